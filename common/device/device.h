@@ -1,0 +1,81 @@
+/*
+ * device.h: a block medium: a disk, a file, a LUN, a pmem or DAX file, or a simulated one.
+ *
+ * Contract of every provider:
+ *  - Requests may complete and land in any order; a write is durable only when a FLUSH that was submitted after the write
+ *    completed has itself completed (pmem: durable_writes is true, then completion of the write is enough).
+ *  - After a crash an unflushed write may have landed whole, in part (any subset of atom_bytes pieces), or not at all.
+ *  - Buffers, offsets and lengths are multiples of io_bytes and buffers are aligned to io_align.
+ *  - Read errors and rot are per request: -EIO; a short transfer is completed or turned into -EIO by the provider.
+ *  - A device that is gone (LUN vanished, reservation lost, SIGBUS) answers -ENODEV from then on.
+ * Thread: the loop's. done never runs inside device_submit.
+ */
+#ifndef CISTERN_COMMON_DEVICE_DEVICE_H
+#define CISTERN_COMMON_DEVICE_DEVICE_H
+
+#include "common/base.h"
+#include "common/env.h"
+#include "common/list.h"
+
+enum device_op { DEVICE_READ, DEVICE_WRITE, DEVICE_FLUSH, DEVICE_DISCARD };
+#define DEVICE_IOV_MAX 64
+
+struct device;
+/* Embedded in the caller's object; the device's from submit until done. */
+struct device_io {
+    enum device_op op;
+    uint64_t offset, length; /* bytes; length = sum of iov for READ and WRITE; FLUSH ignores both */
+    const struct iovec *iov; /* the array and what it points to stay valid until done */
+    int iovcnt;
+    void (*done)(struct device_io *io, int rc); /* 0 or -errno */
+    /* the provider's */
+    struct list link;
+    void *priv;
+    uint64_t priv2;
+};
+struct device_ops {
+    int (*submit)(struct device *, struct device_io *);
+    /* Frees at once, in any state, runs no callbacks. Waits (bounded) for the kernel to let go of buffers in flight. */
+    void (*destroy)(struct device *);
+};
+struct device {
+    const struct device_ops *ops;
+    uint64_t size;       /* bytes */
+    uint32_t io_bytes;   /* granularity of offset and length: 512 or 4096; pmem 64 */
+    uint32_t io_align;   /* of buffers */
+    uint32_t atom_bytes; /* what can not tear: 512 or 4096 on disks, 8 on pmem */
+    bool durable_writes; /* true: a completed write is durable */
+    bool can_discard;
+    bool rotational;
+    char name[128]; /* for messages: path or LUN */
+    uint64_t reads, writes, flushes, read_bytes, write_bytes, errors; /* counters */
+};
+/* 0: done runs once, later. -EINVAL: not aligned or out of range; -ENODEV: gone. */
+static inline int device_submit(struct device *d, struct device_io *io)
+{
+    return d->ops->submit(d, io);
+}
+static inline void device_destroy(struct device *d)
+{
+    d->ops->destroy(d);
+}
+
+struct device_open_options {
+    bool create;          /* make the file if missing, of create_size bytes, fully allocated when preallocate */
+    bool preallocate;
+    uint64_t create_size; /* 0 with create: must exist */
+    bool no_direct;       /* do not try O_DIRECT */
+    bool read_only;
+    unsigned depth; /* requests in flight, 0 = 128 */
+};
+/*
+ * A file or local block device through io_uring (device_uring.c). O_DIRECT where the file system has it. The open file is
+ * locked exclusively (OFD lock): -EBUSY while another process has it. Where io_uring is forbidden (-EPERM/-ENOSYS from
+ * the kernel) a thread pool serves instead, said once in the log.
+ */
+int device_open_file(struct env *env, const char *path, const struct device_open_options *options, struct device **out);
+/* A pmem or DAX file through libpmem (device_pmem.c); works on any file, and says in the log when it is not real pmem.
+ * On a file that is not pmem durable_writes stays true: completion follows pmem_msync. */
+int device_open_pmem(struct env *env, const char *path, const struct device_open_options *options, struct device **out);
+
+#endif
