@@ -58,15 +58,18 @@ static inline bool is_pow2(uint64_t v)
     return v != 0 && (v & (v - 1)) == 0;
 }
 
-/* Prints where and why, and the end of the calling thread's trace if there is one; aborts. Defined in base.c. */
-void must_fail(const char *file, int line, const char *func, const char *cond) __attribute__((noreturn, cold));
+/* Prints where and why, and the end of the calling thread's trace if there is one; aborts. Defined in base.c.
+ */
+void must_fail(const char *file, int line, const char *func, const char *cond)
+    __attribute__((noreturn, cold));
 #define MUST(cond)                                                                                           \
     do {                                                                                                     \
         if (__builtin_expect(!(cond), 0))                                                                    \
             must_fail(__FILE__, __LINE__, __func__, #cond);                                                  \
     } while (0)
 
-/* A 128-bit identifier (cluster, volume, store): 16 random bytes, all zero = none. Printed as 32 hex digits. */
+/* A 128-bit identifier (cluster, volume, store): 16 random bytes, all zero = none. Printed as 32 hex digits.
+ */
 struct uuid {
     uint8_t b[16];
 };

@@ -1,7 +1,8 @@
 /*
- * config.h: one small file per service ("name = value" lines, # comments) and flags of the same names (--name value or
- * --name=value, --config FILE first). Flags win over the file. A described table gives parsing, --help and errors.
- * Sizes "4k", "1M", "1G", "2T" (powers of 1024); durations "200ms", "5s", "10us", "3m".
+ * config.h: one small file per service ("name = value" lines, # comments) and flags of the same names (--name
+ * value or
+ * --name=value, --config FILE first). Flags win over the file. A described table gives parsing, --help and
+ * errors. Sizes "4k", "1M", "1G", "2T" (powers of 1024); durations "200ms", "5s", "10us", "3m".
  */
 #ifndef CISTERN_COMMON_CONFIG_H
 #define CISTERN_COMMON_CONFIG_H
@@ -18,9 +19,9 @@ enum config_kind {
 struct config_option {
     const char *name; /* "listen"; NULL ends the table */
     enum config_kind kind;
-    size_t offset;         /* of the field in the options struct */
-    const char *def;       /* default as text, NULL = unset (empty string / 0 / false) */
-    uint64_t min, max;     /* for numbers; max 0 = no limit */
+    size_t offset;     /* of the field in the options struct */
+    const char *def;   /* default as text, NULL = unset (empty string / 0 / false) */
+    uint64_t min, max; /* for numbers; max 0 = no limit */
     bool required;
     const char *value_name; /* "ADDR" for help */
     const char *help;       /* one line */
@@ -41,8 +42,8 @@ int config_parse_uint(const char *text, uint64_t *value);
 const char *format_size(uint64_t bytes, char *out);
 /* "1.2ms" */
 const char *format_duration(uint64_t ns, char *out);
-/* Reads a secret file: at most max bytes, surrounding whitespace dropped; refuses an empty file (-EINVAL) and, with a
- * warning, mentions a file readable by others. */
+/* Reads a secret file: at most max bytes, surrounding whitespace dropped; refuses an empty file (-EINVAL)
+ * and, with a warning, mentions a file readable by others. */
 int config_read_secret(const char *path, void *out, size_t max, size_t *len);
 
 #endif

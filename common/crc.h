@@ -1,4 +1,5 @@
-/* crc.h: CRC32C (Castagnoli, RFC 3720 appendix B.4: init and final xor all ones), by ISA-L. crc32c("123456789") = 0xe3069283. */
+/* crc.h: CRC32C (Castagnoli, RFC 3720 appendix B.4: init and final xor all ones), by ISA-L.
+ * crc32c("123456789") = 0xe3069283. */
 #ifndef CISTERN_COMMON_CRC_H
 #define CISTERN_COMMON_CRC_H
 

@@ -1,8 +1,9 @@
 /*
  * env.h: all that is not a pure function of its inputs, given to every constructor.
  *
- * Service code never calls time, random, sockets or files itself: it uses what is here. Production fills it with
- * real providers (services' mains), the simulator with simulated ones (tests/sim). One env belongs to one shard.
+ * Service code never calls time, random, sockets or files itself: it uses what is here. Production fills it
+ * with real providers (services' mains), the simulator with simulated ones (tests/sim). One env belongs to
+ * one shard.
  */
 #ifndef CISTERN_COMMON_ENV_H
 #define CISTERN_COMMON_ENV_H

@@ -1,4 +1,5 @@
-/* list.h: an intrusive doubly linked list; a node is in one list at most; an unlinked node points to itself. */
+/* list.h: an intrusive doubly linked list; a node is in one list at most; an unlinked node points to itself.
+ */
 #ifndef CISTERN_COMMON_LIST_H
 #define CISTERN_COMMON_LIST_H
 

@@ -24,11 +24,16 @@ int log_parse_level(const char *text, enum log_level *out);
 /* sink gets the finished line without newline; NULL restores stderr. */
 void log_set_sink(void (*sink)(void *arg, enum log_level level, const char *line), void *arg);
 
-/* At most one line per interval from one place: static struct log_limit l = {.interval_ns = NS_PER_S}; if (log_allow(env, &l)) ... */
+/*
+ * At most one line per interval from one place: if (log_allow(env, &o->limit)) log_warn(...). Keep the limit
+ * in the object that logs, not in a static: simulated processes share statics. Start: {.interval_ns =
+ * NS_PER_S}.
+ */
 struct log_limit {
     uint64_t interval_ns;
     uint64_t next_ns;
-    uint64_t suppressed;
+    uint64_t suppressed; /* how many were dropped before the line that is allowed now */
+    bool reported;       /* owned by log_allow */
 };
 bool log_allow(const struct env *env, struct log_limit *l);
 

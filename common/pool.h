@@ -1,6 +1,7 @@
 /*
- * pool.h: fixed-size objects, all allocated at start. A full pool is back-pressure: pool_get answers NULL and the
- * caller parks its work with pool_wait, whose callback runs (deferred, in order) when an object comes back.
+ * pool.h: fixed-size objects, all allocated at start. A full pool is back-pressure: pool_get answers NULL and
+ * the caller parks its work with pool_wait, whose callback runs (deferred, in order) when an object comes
+ * back.
  */
 #ifndef CISTERN_COMMON_POOL_H
 #define CISTERN_COMMON_POOL_H
@@ -15,8 +16,10 @@ struct pool_waiter {
     void (*fn)(struct pool_waiter *);
 };
 
-/* count objects of size bytes, zeroed, aligned to align (power of two, >= 16). loop may be NULL if pool_wait is not used. */
-int pool_create(struct loop *loop, const char *name, size_t size, size_t align, size_t count, struct pool **out);
+/* count objects of size bytes, zeroed, aligned to align (power of two, >= 16). loop may be NULL if pool_wait
+ * is not used. */
+int pool_create(struct loop *loop, const char *name, size_t size, size_t align, size_t count,
+                struct pool **out);
 /* All objects must be back (asserted), unless abandon. */
 void pool_destroy(struct pool *pool, bool abandon);
 /* NULL when empty. Contents are as the last user left them. */

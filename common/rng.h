@@ -1,4 +1,5 @@
-/* rng.h: the only source of randomness of service code. seeded: xoshiro256** (reproducible); system: getrandom(2). */
+/* rng.h: the only source of randomness of service code. seeded: xoshiro256** (reproducible); system:
+ * getrandom(2). */
 #ifndef CISTERN_COMMON_RNG_H
 #define CISTERN_COMMON_RNG_H
 

@@ -1,6 +1,6 @@
 /*
- * trace.h: a ring of the latest state transitions of a shard, and a running hash over all of them. The simulator
- * compares the hashes of two runs of one seed; must_fail prints the end of the ring.
+ * trace.h: a ring of the latest state transitions of a shard, and a running hash over all of them. The
+ * simulator compares the hashes of two runs of one seed; must_fail prints the end of the ring.
  */
 #ifndef CISTERN_COMMON_TRACE_H
 #define CISTERN_COMMON_TRACE_H
@@ -17,5 +17,7 @@ uint64_t trace_hash(const struct trace *t);
 void trace_dump(const struct trace *t, int fd, size_t n);
 /* The trace that must_fail prints, per thread; may be NULL. */
 void trace_set_current(struct trace *t);
+/* trace_dump of the calling thread's trace, if it has one. */
+void trace_dump_current(int fd, size_t n);
 
 #endif
