@@ -2,13 +2,17 @@
  * device.h: a block medium: a disk, a file, a LUN, a pmem or DAX file, or a simulated one.
  *
  * Contract of every provider:
- *  - Requests may complete and land in any order; a write is durable only when a FLUSH that was submitted after the write
- *    completed has itself completed (pmem: durable_writes is true, then completion of the write is enough).
- *  - After a crash an unflushed write may have landed whole, in part (any subset of atom_bytes pieces), or not at all.
+ *  - Requests may complete and land in any order; a write is durable only when a FLUSH that was submitted
+ * after the write completed has itself completed (pmem: durable_writes is true, then completion of the write
+ * is enough).
+ *  - After a crash an unflushed write may have landed whole, in part (any subset of atom_bytes pieces), or
+ * not at all.
  *  - Buffers, offsets and lengths are multiples of io_bytes and buffers are aligned to io_align.
- *  - Read errors and rot are per request: -EIO; a short transfer is completed or turned into -EIO by the provider.
+ *  - Read errors and rot are per request: -EIO; a short transfer is completed or turned into -EIO by the
+ * provider.
+ *  - After a DISCARD the range reads as anything (zeroes, or what was there) until it is written again.
  *  - A device that is gone (LUN vanished, reservation lost, SIGBUS) answers -ENODEV from then on.
- * Thread: the loop's. done never runs inside device_submit.
+ * Thread: the loop's. done never runs inside device_submit; it may submit and it may destroy the device.
  */
 #ifndef CISTERN_COMMON_DEVICE_DEVICE_H
 #define CISTERN_COMMON_DEVICE_DEVICE_H
@@ -35,7 +39,8 @@ struct device_io {
 };
 struct device_ops {
     int (*submit)(struct device *, struct device_io *);
-    /* Frees at once, in any state, runs no callbacks. Waits (bounded) for the kernel to let go of buffers in flight. */
+    /* Frees at once, in any state, runs no callbacks. Waits (bounded) for the kernel to let go of buffers in
+     * flight. */
     void (*destroy)(struct device *);
 };
 struct device {
@@ -47,10 +52,12 @@ struct device {
     bool durable_writes; /* true: a completed write is durable */
     bool can_discard;
     bool rotational;
-    char name[128]; /* for messages: path or LUN */
+    bool read_only;
+    char name[128];                                                   /* for messages: path or LUN */
     uint64_t reads, writes, flushes, read_bytes, write_bytes, errors; /* counters */
 };
-/* 0: done runs once, later. -EINVAL: not aligned or out of range; -ENODEV: gone. */
+/* 0: done runs once, later. -EINVAL: empty, not aligned or out of range; -EROFS: write on a read-only device;
+ * -ENOTSUP: discard without can_discard; -ENODEV: gone. */
 static inline int device_submit(struct device *d, struct device_io *io)
 {
     return d->ops->submit(d, io);
@@ -59,9 +66,13 @@ static inline void device_destroy(struct device *d)
 {
     d->ops->destroy(d);
 }
+/* For providers: what every submit checks first. 0, -EINVAL, -EROFS or -ENOTSUP. */
+int device_io_check(const struct device *d, const struct device_io *io);
+/* For providers: counts a completed request in d's counters. */
+void device_io_count(struct device *d, const struct device_io *io, int rc);
 
 struct device_open_options {
-    bool create;          /* make the file if missing, of create_size bytes, fully allocated when preallocate */
+    bool create; /* make the file if missing, of create_size bytes, fully allocated when preallocate */
     bool preallocate;
     uint64_t create_size; /* 0 with create: must exist */
     bool no_direct;       /* do not try O_DIRECT */
@@ -69,13 +80,15 @@ struct device_open_options {
     unsigned depth; /* requests in flight, 0 = 128 */
 };
 /*
- * A file or local block device through io_uring (device_uring.c). O_DIRECT where the file system has it. The open file is
- * locked exclusively (OFD lock): -EBUSY while another process has it. Where io_uring is forbidden (-EPERM/-ENOSYS from
- * the kernel) a thread pool serves instead, said once in the log.
+ * A file or local block device through io_uring (device_uring.c). O_DIRECT where the file system has it. The
+ * open file is locked exclusively (OFD lock): -EBUSY while another process has it. Where io_uring is
+ * forbidden (-EPERM/-ENOSYS from the kernel) a thread pool serves instead, said once in the log.
  */
-int device_open_file(struct env *env, const char *path, const struct device_open_options *options, struct device **out);
-/* A pmem or DAX file through libpmem (device_pmem.c); works on any file, and says in the log when it is not real pmem.
- * On a file that is not pmem durable_writes stays true: completion follows pmem_msync. */
-int device_open_pmem(struct env *env, const char *path, const struct device_open_options *options, struct device **out);
+int device_open_file(struct env *env, const char *path, const struct device_open_options *options,
+                     struct device **out);
+/* A pmem or DAX file through libpmem (device_pmem.c); works on any file, and says in the log when it is not
+ * real pmem. On a file that is not pmem durable_writes stays true: completion follows pmem_msync. */
+int device_open_pmem(struct env *env, const char *path, const struct device_open_options *options,
+                     struct device **out);
 
 #endif
