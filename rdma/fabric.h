@@ -205,6 +205,9 @@ void fabric_unlisten(struct fabric_listener *l);
 /* No more events of this connection; pending ops end with -ENOTCONN (their done still runs, later, on the loop); then its
  * memory goes. The peer sees down. */
 void fabric_close(struct fabric_conn *conn);
+/* For destroy paths, in any state: frees the connection at once, runs no callbacks; done of its pending ops never runs, and
+ * when this returns nothing touches their memory. */
+void fabric_abandon(struct fabric_conn *conn);
 void *fabric_conn_user(const struct fabric_conn *conn);
 void fabric_conn_set_user(struct fabric_conn *conn, void *user);
 const struct fabric_peer *fabric_conn_peer(const struct fabric_conn *conn);

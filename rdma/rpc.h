@@ -89,7 +89,8 @@ int rpc_connect(struct env *env, const struct fabric_addr *addr, enum fabric_dom
                 struct rpc_peer **out);
 /* Ends the connection; calls end with -ENOTCONN (their done still runs), no further events; frees the peer in time. */
 void rpc_close(struct rpc_peer *peer);
-/* For destroy paths: with the loop or fabric dead or about to be: frees at once, runs no callbacks. */
+/* For destroy paths, in any state (the loop and the fabric may live on): frees at once, runs no callbacks; its calls and the
+ * ops that were posted on its connection end without done (fabric_abandon). */
 void rpc_abandon(struct rpc_peer *peer);
 bool rpc_peer_is_up(const struct rpc_peer *peer);
 const struct fabric_peer *rpc_peer_info(const struct rpc_peer *peer);
