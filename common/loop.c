@@ -176,7 +176,7 @@ void loop_round_begin(struct loop *loop)
 {
     MUST(loop->phase == ROUND_NONE);
     loop->phase = ROUND_BEFORE;
-    loop->handled = 0;
+    loop->handled = loop->polled = 0;
     loop->cursor = loop->pollers.next;
     if (loop->ops->take_posted != NULL)
         loop->ops->take_posted(loop);
@@ -208,8 +208,11 @@ static bool run_polls(struct loop *loop)
         if (!go_on(loop))
             return false;
         struct loop_poller *p = next_poller(loop);
-        if (p->poll != NULL)
-            loop->handled += p->poll(p);
+        if (p->poll != NULL) {
+            unsigned n = p->poll(p);
+            loop->handled += n;
+            loop->polled += n;
+        }
     }
     return true;
 }

@@ -46,6 +46,7 @@ struct loop {
     uint64_t now_ns; /* of the current round */
     enum round_phase phase;
     unsigned handled; /* in this round */
+    unsigned polled;  /* of these, by pollers */
     bool dead;        /* killed (sim): takes nothing more */
     _Atomic bool stopping;
     struct timer_heap timers;
