@@ -38,10 +38,14 @@ struct store_format_options {
     uint32_t max_partitions, max_volumes, max_turns; /* 0 = 65536, 16384, 16384 records */
     bool force;             /* overwrite a store that is there */
 };
+/* A format or an open under way. done runs exactly once, and the job is gone when it runs; until then store_job_abandon frees it
+ * at once: no I/O, no callbacks, done never runs (a crash as far as the media are concerned). */
+struct store_job;
+void store_job_abandon(struct store_job *job);
 /* Writes a new, empty store. done(arg, rc): -EEXIST when the device holds a store (or anything that looks like a filesystem or
  * partition table in its first 64 KiB: not all zero) and force is not set; -ENOSPC when too small. journal may be NULL. */
-void store_format(struct env *env, struct device *data, struct device *journal, const struct store_format_options *options,
-                  void (*done)(void *arg, int rc), void *arg);
+struct store_job *store_format(struct env *env, struct device *data, struct device *journal,
+                               const struct store_format_options *options, void (*done)(void *arg, int rc), void *arg);
 struct store_options {
     uint64_t cache_bytes;   /* metadata page cache; 0 = 64 MiB */
     uint64_t journal_max_bytes; /* 0 = as formatted; DRAM kept for not yet written back payloads is bounded by it */
@@ -56,8 +60,8 @@ struct store_open_report {
 };
 /* Opens and replays. The store owns neither device. done runs once; *out is set when rc = 0. Takes possession: raises
  * start_counter durably. Identity mismatch between data device and journal device is refused. */
-void store_open(struct env *env, struct device *data, struct device *journal, const struct store_options *options,
-                void (*done)(void *arg, struct store *store, const struct store_open_report *report), void *arg);
+struct store_job *store_open(struct env *env, struct device *data, struct device *journal, const struct store_options *options,
+                             void (*done)(void *arg, struct store *store, const struct store_open_report *report), void *arg);
 /* Writes everything back, so that the next open replays nothing; done, then store_destroy. */
 void store_close(struct store *store, void (*done)(void *arg, int rc), void *arg);
 /* Frees at once, in any state, no I/O, no callbacks (a crash as far as the media are concerned). */
@@ -81,7 +85,7 @@ struct store_op {
     /* results of READ and STAT */
     uint32_t written;            /* one bit per unit of the whole block: 1 = written */
     struct version found;        /* the block's durable version, {0,0} when absent */
-    uint32_t found_crcs[UNITS_PER_BLOCK]; /* READ: of the units read that are written */
+    uint32_t found_crcs[UNITS_PER_BLOCK]; /* READ: [i] is of unit first_unit + i, for those that are written */
     /* the store's */
     struct list link;
     void *priv;
