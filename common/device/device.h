@@ -11,6 +11,9 @@
  *  - Read errors and rot are per request: -EIO; a short transfer is completed or turned into -EIO by the
  * provider.
  *  - After a DISCARD the range reads as anything (zeroes, or what was there) until it is written again.
+ *  - After a FLUSH has failed nobody knows what is durable of all that it should have covered: file devices
+ * fail every later FLUSH with -EIO, and the owner must treat what it wrote as lost until it has read it back
+ * from a new start.
  *  - A device that is gone (LUN vanished, reservation lost, SIGBUS) answers -ENODEV from then on.
  * Thread: the loop's. done never runs inside device_submit; it may submit and it may destroy the device.
  */
@@ -76,16 +79,27 @@ struct device_open_options {
     bool preallocate;
     uint64_t create_size; /* 0 with create: must exist */
     bool no_direct;       /* do not try O_DIRECT */
-    bool read_only;
-    unsigned depth; /* requests in flight, 0 = 128 */
+    bool no_uring;        /* do not try io_uring */
+    bool read_only;       /* shares the lock with other readers */
+    unsigned depth;       /* requests in flight, 0 = 128; more wait inside */
 };
 /*
- * A file or local block device through io_uring (device_uring.c). O_DIRECT where the file system has it. The
- * open file is locked exclusively (OFD lock): -EBUSY while another process has it. Where io_uring is
- * forbidden (-EPERM/-ENOSYS from the kernel) a thread pool serves instead, said once in the log.
+ * A file or local block device through io_uring (device_uring.c). O_DIRECT where the file system has it, else
+ * through the page cache (said in the log). Where io_uring is forbidden or missing a thread pool serves
+ * instead (device_threads.c), said in the log too. The open file that all I/O uses is locked exclusively (OFD
+ * lock, fcntl(2)): it is let go only when the last request in flight has ended, even when the process was
+ * killed. A file that preallocate made fully allocated is never discarded (can_discard is false). 0; -EBUSY:
+ * another open file holds the lock (or the kernel uses the block device); -ENOENT, -EACCES, ... of open(2);
+ * -EINVAL: neither file nor block device, or smaller than one io_bytes; -ENOSPC; -ENOMEM; -ENOTSUP: not on
+ * this loop, or sectors above 4096 bytes. Blocks for as long as open(2) and, with create, fallocate(2) do:
+ * for starts.
  */
 int device_open_file(struct env *env, const char *path, const struct device_open_options *options,
                      struct device **out);
+/* As device_open_file, but while that says -EBUSY tries again for timeout_ns: a process that was killed holds
+ * the lock until the kernel has ended its requests. Blocks: for starts, before the loop runs. */
+int device_open_file_wait(struct env *env, const char *path, const struct device_open_options *options,
+                          uint64_t timeout_ns, struct device **out);
 /* A pmem or DAX file through libpmem (device_pmem.c); works on any file, and says in the log when it is not
  * real pmem. On a file that is not pmem durable_writes stays true: completion follows pmem_msync. */
 int device_open_pmem(struct env *env, const char *path, const struct device_open_options *options,
