@@ -77,8 +77,7 @@ void log_write(const struct env *env, enum log_level level, const char *msg, con
         va_start(args, fmt);
         n = vsnprintf(line + len, room - len, fmt, args);
         va_end(args);
-        if (n > 0)
-            len = min_u64(len + (size_t)n, room - 1);
+        len = n > 0 ? min_u64(len + (size_t)n, room - 1) : len - 1;
     }
     line[len] = '\0';
     /* What came from outside must not forge a second line. */

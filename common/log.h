@@ -11,7 +11,7 @@ enum log_level { LOG_DEBUG_ = 0, LOG_INFO_, LOG_WARN_, LOG_ERROR_ };
 
 struct env;
 /* fmt gives the key=value pairs after msg: log_info(env, "partition opened", "partition=%u epoch=%lu", p, e).
- * env may be NULL (name "-"). Values with spaces are the caller's to quote. */
+ * "" when there are none. env may be NULL (name "-"). Values with spaces are the caller's to quote. */
 void log_write(const struct env *env, enum log_level level, const char *msg, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 #define log_debug(env, msg, ...) log_write(env, LOG_DEBUG_, msg, __VA_ARGS__)
