@@ -1,6 +1,7 @@
 /*
- * mdc_proto.h: control messages between the metadata controller and everyone (modules, gateways, libcistern, tools).
- * msgpack maps (wire.h). Field tables are in mdc_proto.c; one struct wire_type per struct, named <struct>_type.
+ * mdc_proto.h: control messages between the metadata controller and everyone (modules, gateways, libcistern,
+ * tools). msgpack maps (wire.h). Field tables are in mdc_proto.c; one struct wire_type per struct, named
+ * <struct>_type.
  *
  * Lists are paged so that each reply fits one message: ask with after = the reply's next until next is 0.
  * Errors: the rpc status, and a body of mdc_error with a sentence for the user.
@@ -11,7 +12,8 @@
 #include "common/base.h"
 #include "common/wire/wire.h"
 
-#define MDC_NAME_MAX 64 /* volume, pool, host names, with the final NUL; [A-Za-z0-9._-], first not '-' or '.' */
+#define MDC_NAME_MAX                                                                                         \
+    64 /* volume, pool, host names, with the final NUL; [A-Za-z0-9._-], first not '-' or '.' */
 #define MDC_PAGE     24 /* most items in one list reply */
 #define MDC_ADDR_LEN 24 /* struct fabric_addr */
 
@@ -39,7 +41,8 @@ struct mdc_session_request {
 struct mdc_session_reply {
     struct uuid cluster;
     uint64_t term, version;
-    uint64_t table_addr; /* remote address and key of the table region, good on a FABRIC_DOMAIN_TABLE connection */
+    uint64_t
+        table_addr; /* remote address and key of the table region, good on a FABRIC_DOMAIN_TABLE connection */
     uint32_t table_key;
     uint64_t table_len;
     uint32_t heartbeat_ms;
@@ -48,31 +51,34 @@ struct mdc_session_reply {
 struct mdc_table_hint {
     uint64_t term, version;
 };
-/* Identity of a resource is its store uuid; ids are given by the MDC at first registration and kept for ever. */
+/* Identity of a resource is its store uuid; ids are given by the MDC at first registration and kept for ever.
+ */
 struct mdc_module_register_request {
     struct uuid store;
-    uint64_t start_counter; /* durable in the superblock, +1 at each start; lower than known = OLD_MEDIA; equal is a repeat of this start */
+    uint64_t start_counter; /* durable in the superblock, +1 at each start; lower than known = OLD_MEDIA;
+                               equal is a repeat of this start */
     uint64_t incarnation;
-    uint32_t module;        /* as the superblock says, 0 = never registered */
-    uint8_t kind;           /* enum table_module_kind */
-    uint8_t media;          /* enum table_media */
+    uint32_t module; /* as the superblock says, 0 = never registered */
+    uint8_t kind;    /* enum table_module_kind */
+    uint8_t media;   /* enum table_media */
     char host[MDC_NAME_MAX], rack[MDC_NAME_MAX], name[MDC_NAME_MAX];
     uint8_t addr[MDC_ADDR_LEN];
     uint64_t capacity_bytes, used_bytes;
-    uint64_t highest_epoch;       /* of all partitions accepted here */
-    uint64_t highest_layer;       /* of all layers seen here: a restored MDC starts its ids above */
+    uint64_t highest_epoch; /* of all partitions accepted here */
+    uint64_t highest_layer; /* of all layers seen here: a restored MDC starts its ids above */
     uint64_t highest_generation, highest_turn;
     bool damaged;
 };
 struct mdc_module_register_reply {
     uint32_t module;
-    uint32_t pool; /* 0 = in no pool yet */
+    uint32_t pool;          /* 0 = in no pool yet */
     uint64_t term, version; /* of a table in which this incarnation and its partitions' new epochs stand */
 };
 struct mdc_module_heartbeat_request {
     uint32_t module;
     uint64_t incarnation;
-    uint64_t applied_term, applied_version; /* all volume and partition records up to it are durable and in force here */
+    uint64_t applied_term,
+        applied_version; /* all volume and partition records up to it are durable and in force here */
     uint64_t capacity_bytes, used_bytes, removing_blocks;
     bool damaged;
     uint64_t reads, writes, read_bytes, write_bytes, errors; /* since start */
@@ -87,8 +93,8 @@ struct mdc_gateway_heartbeat_request {
     uint64_t reads, writes, read_bytes, write_bytes, table_version;
 };
 struct mdc_list_request {
-    uint64_t after;           /* cursor: 0 at first, then the reply's next */
-    char name[MDC_NAME_MAX];  /* filter: pool (partitions, modules), volume (attachments); empty = all */
+    uint64_t after;          /* cursor: 0 at first, then the reply's next */
+    char name[MDC_NAME_MAX]; /* filter: pool (partitions, modules), volume (attachments); empty = all */
 };
 struct mdc_name_request {
     char name[MDC_NAME_MAX];
@@ -146,10 +152,11 @@ struct mdc_volume_list_reply {
     uint64_t next;
 };
 /*
- * Opening attaches the host if it is not attached yet. An open is remembered as (volume, host, instance) for as long as
- * the session that made it lives. Another instance of the same host: BUSY while the first one's session lives, unless
- * take_over or shared. Another host: BUSY while a host is attached read-write, unless shared or read_only.
- * The same instance may open again at any time (after a lost MDC connection, or through another gateway).
+ * Opening attaches the host if it is not attached yet. An open is remembered as (volume, host, instance) for
+ * as long as the session that made it lives. Another instance of the same host: BUSY while the first one's
+ * session lives, unless take_over or shared. Another host: BUSY while a host is attached read-write, unless
+ * shared or read_only. The same instance may open again at any time (after a lost MDC connection, or through
+ * another gateway).
  */
 struct mdc_volume_open_request {
     char volume[MDC_NAME_MAX]; /* name */
@@ -157,12 +164,13 @@ struct mdc_volume_open_request {
     char host[MDC_NAME_MAX];
     uint64_t instance;
     bool read_only, shared, take_over;
-    bool again; /* no new turn is wanted: only the attachment and the volume's present generation are checked */
+    bool again; /* no new turn is wanted: only the attachment and the volume's present generation are checked
+                 */
 };
 struct mdc_volume_open_reply {
     struct mdc_volume_info volume;
-    uint32_t pool;  /* id */
-    uint64_t turn;  /* a fresh write turn of (volume, host); 0 when read-only or again */
+    uint32_t pool;          /* id */
+    uint64_t turn;          /* a fresh write turn of (volume, host); 0 when read-only or again */
     uint64_t term, version; /* of a table that has this volume */
 };
 struct mdc_volume_close_request {
@@ -195,7 +203,8 @@ struct mdc_attachment_list_reply {
 struct mdc_cluster_status_reply {
     struct uuid cluster;
     uint64_t term, version, uptime_ms;
-    uint32_t modules, modules_up, nodes, pools, partitions, partitions_served, volumes, attachments, gateways, sessions;
+    uint32_t modules, modules_up, nodes, pools, partitions, partitions_served, volumes, attachments, gateways,
+        sessions;
     uint64_t capacity_bytes, used_bytes;
     char meta_store[MDC_NAME_MAX];
 };
@@ -252,20 +261,23 @@ struct mdc_gateway_list_reply {
 
 extern const struct wire_type mdc_error_type, mdc_table_hint_type;
 /* One per request and reply struct. */
-extern const struct wire_type mdc_empty_type, mdc_session_request_type, mdc_session_reply_type, mdc_module_register_request_type,
-    mdc_module_register_reply_type, mdc_module_heartbeat_request_type, mdc_module_heartbeat_reply_type,
-    mdc_gateway_heartbeat_request_type, mdc_list_request_type, mdc_name_request_type, mdc_pool_create_request_type,
-    mdc_pool_reply_type, mdc_pool_list_reply_type, mdc_volume_create_request_type, mdc_volume_resize_request_type,
-    mdc_volume_delete_request_type, mdc_volume_reply_type, mdc_volume_list_reply_type, mdc_volume_open_request_type,
-    mdc_volume_open_reply_type, mdc_volume_close_request_type, mdc_turn_draw_request_type, mdc_turn_draw_reply_type,
-    mdc_attach_request_type, mdc_attachment_list_reply_type, mdc_cluster_status_reply_type, mdc_module_list_reply_type,
-    mdc_partition_list_reply_type, mdc_node_list_reply_type, mdc_gateway_list_reply_type;
+extern const struct wire_type mdc_empty_type, mdc_session_request_type, mdc_session_reply_type,
+    mdc_module_register_request_type, mdc_module_register_reply_type, mdc_module_heartbeat_request_type,
+    mdc_module_heartbeat_reply_type, mdc_gateway_heartbeat_request_type, mdc_list_request_type,
+    mdc_name_request_type, mdc_pool_create_request_type, mdc_pool_reply_type, mdc_pool_list_reply_type,
+    mdc_volume_create_request_type, mdc_volume_resize_request_type, mdc_volume_delete_request_type,
+    mdc_volume_reply_type, mdc_volume_list_reply_type, mdc_volume_open_request_type,
+    mdc_volume_open_reply_type, mdc_volume_close_request_type, mdc_turn_draw_request_type,
+    mdc_turn_draw_reply_type, mdc_attach_request_type, mdc_attachment_list_reply_type,
+    mdc_cluster_status_reply_type, mdc_module_list_reply_type, mdc_partition_list_reply_type,
+    mdc_node_list_reply_type, mdc_gateway_list_reply_type;
 /* Largest request or reply struct, for decode buffers. */
 #define MDC_STRUCT_MAX 8192u
 
 /* True when text is a legal name of a volume, pool or host. */
 bool mdc_name_valid(const char *text);
-/* The number that stands for a host in turns and data requests: 64-bit hash of its name. */
+/* The number that stands for a host in turns and data requests: the first 8 bytes, little-endian, of the
+ * SHA-256 of its name; never 0. Modules keep it with turns, so it never changes. */
 uint64_t host_id_from_name(const char *host);
 
 #endif

@@ -1,10 +1,10 @@
 /*
- * vbs_proto.h: a client without tables to its gateway. OPEN and CLOSE are control messages (msgpack); the I/O methods
- * have fixed little-endian bodies. Numbers: vbs.def.
+ * vbs_proto.h: a client without tables to its gateway. OPEN is a control message (msgpack); all other
+ * methods have fixed little-endian bodies. Numbers: vbs.def.
  *
- * One OPEN is one association of a host: the gateway draws a new write turn for it. When another gateway has taken a
- * higher turn the I/O is answered STALE_TURN and the association is over: the client opens again (anywhere) and
- * repeats what was not acknowledged.
+ * One OPEN is one association of a host: the gateway draws a new write turn for it. When another gateway has
+ * taken a higher turn the I/O is answered STALE_TURN and the association is over: the client opens again
+ * (anywhere) and repeats what was not acknowledged.
  */
 #ifndef CISTERN_COMMON_WIRE_VBS_PROTO_H
 #define CISTERN_COMMON_WIRE_VBS_PROTO_H
@@ -30,7 +30,7 @@ struct vbs_open_reply {
     struct uuid volume;
 };
 extern const struct wire_type vbs_open_request_type, vbs_open_reply_type;
-/* READ, WRITE, DISCARD, ZERO, EXTENTS, FLUSH (offset and length 0), CLOSE, SIZE (reply: vbs_size) */
+/* READ, WRITE, DISCARD, ZERO, EXTENTS; FLUSH and CLOSE with offset and length 0. Replies: vbs_io_reply. */
 struct vbs_io {
     uint32_t handle;
     uint32_t length; /* at most VBS_IO_MAX */

@@ -1,0 +1,191 @@
+/*
+ * mdc_proto.c: the field tables of the control messages. A key never changes its meaning or kind; a new field
+ * gets a new key and is not required, so that the version before and the version after understand one
+ * another.
+ */
+#include "common/wire/mdc_proto.h"
+
+#include <string.h>
+#include <openssl/sha.h>
+
+/* F: may be absent (zero). R: required, because a zero there would mean something that the sender did not
+ * say. */
+#define F(st, key, kind, member) WIRE_F(struct mdc_##st, key, WIRE_##kind, member, false)
+#define R(st, key, kind, member) WIRE_F(struct mdc_##st, key, WIRE_##kind, member, true)
+#define TYPE(st, ...)                                                                                        \
+    static const struct wire_field mdc_##st##_fields[] = {__VA_ARGS__};                                      \
+    const struct wire_type mdc_##st##_type = {                                                               \
+        .name = "mdc_" #st, .size = sizeof(struct mdc_##st), .fields = mdc_##st##_fields};                   \
+    _Static_assert(sizeof(struct mdc_##st) <= MDC_STRUCT_MAX, "mdc_" #st " fits a decode buffer")
+/* A page of items of one info type. */
+#define LIST(st)                                                                                             \
+    TYPE(st, WIRE_A(struct mdc_##st, "items", items, count, &mdc_##st##_item), F(st, "next", U64, next),     \
+         WIRE_END)
+#define INFO(list, st, ...)                                                                                  \
+    static const struct wire_field mdc_##st##_fields[] = {__VA_ARGS__};                                      \
+    static const struct wire_type mdc_##list##_item = {                                                      \
+        .name = "mdc_" #st, .size = sizeof(struct mdc_##st), .fields = mdc_##st##_fields}
+
+TYPE(empty, WIRE_END);
+TYPE(error, R(error, "text", STR, text), WIRE_END);
+TYPE(table_hint, R(table_hint, "term", U64, term), R(table_hint, "ver", U64, version), WIRE_END);
+TYPE(session_request, R(session_request, "role", U8, role), R(session_request, "host", STR, host),
+     F(session_request, "name", STR, name), R(session_request, "inst", U64, instance), WIRE_END);
+TYPE(session_reply, R(session_reply, "cluster", BIN, cluster), R(session_reply, "term", U64, term),
+     R(session_reply, "ver", U64, version), R(session_reply, "taddr", U64, table_addr),
+     R(session_reply, "tkey", U32, table_key), R(session_reply, "tlen", U64, table_len),
+     F(session_reply, "beat", U32, heartbeat_ms), R(session_reply, "start", U64, start), WIRE_END);
+
+TYPE(module_register_request, R(module_register_request, "store", BIN, store),
+     R(module_register_request, "starts", U64, start_counter),
+     R(module_register_request, "inc", U64, incarnation), R(module_register_request, "mod", U32, module),
+     R(module_register_request, "kind", U8, kind), R(module_register_request, "media", U8, media),
+     R(module_register_request, "host", STR, host), F(module_register_request, "rack", STR, rack),
+     F(module_register_request, "name", STR, name), R(module_register_request, "addr", BIN, addr),
+     R(module_register_request, "cap", U64, capacity_bytes),
+     F(module_register_request, "used", U64, used_bytes),
+     R(module_register_request, "epoch", U64, highest_epoch),
+     R(module_register_request, "layer", U64, highest_layer),
+     R(module_register_request, "gen", U64, highest_generation),
+     R(module_register_request, "turn", U64, highest_turn), F(module_register_request, "dmg", BOOL, damaged),
+     WIRE_END);
+TYPE(module_register_reply, R(module_register_reply, "mod", U32, module),
+     F(module_register_reply, "pool", U32, pool), R(module_register_reply, "term", U64, term),
+     R(module_register_reply, "ver", U64, version), WIRE_END);
+TYPE(module_heartbeat_request, R(module_heartbeat_request, "mod", U32, module),
+     R(module_heartbeat_request, "inc", U64, incarnation),
+     R(module_heartbeat_request, "aterm", U64, applied_term),
+     R(module_heartbeat_request, "aver", U64, applied_version),
+     F(module_heartbeat_request, "cap", U64, capacity_bytes),
+     F(module_heartbeat_request, "used", U64, used_bytes),
+     F(module_heartbeat_request, "rm", U64, removing_blocks),
+     F(module_heartbeat_request, "dmg", BOOL, damaged), F(module_heartbeat_request, "r", U64, reads),
+     F(module_heartbeat_request, "w", U64, writes), F(module_heartbeat_request, "rb", U64, read_bytes),
+     F(module_heartbeat_request, "wb", U64, write_bytes), F(module_heartbeat_request, "err", U64, errors),
+     WIRE_END);
+TYPE(module_heartbeat_reply, R(module_heartbeat_reply, "term", U64, term),
+     R(module_heartbeat_reply, "ver", U64, version), F(module_heartbeat_reply, "again", BOOL, register_again),
+     WIRE_END);
+TYPE(gateway_heartbeat_request, F(gateway_heartbeat_request, "addr", BIN, addr),
+     F(gateway_heartbeat_request, "cli", U32, clients), F(gateway_heartbeat_request, "vols", U32, volumes),
+     F(gateway_heartbeat_request, "r", U64, reads), F(gateway_heartbeat_request, "w", U64, writes),
+     F(gateway_heartbeat_request, "rb", U64, read_bytes),
+     F(gateway_heartbeat_request, "wb", U64, write_bytes),
+     F(gateway_heartbeat_request, "tver", U64, table_version), WIRE_END);
+
+TYPE(list_request, F(list_request, "after", U64, after), F(list_request, "name", STR, name), WIRE_END);
+TYPE(name_request, R(name_request, "name", STR, name), WIRE_END);
+
+TYPE(pool_create_request, R(pool_create_request, "name", STR, name),
+     WIRE_N(struct mdc_pool_create_request, "mods", modules, module_count),
+     F(pool_create_request, "parts", U32, partitions), F(pool_create_request, "stripe", U32, stripe_bytes),
+     F(pool_create_request, "copies", U8, copies), WIRE_END);
+INFO(pool_list_reply, pool_info, R(pool_info, "id", U32, id), R(pool_info, "name", STR, name),
+     F(pool_info, "parts", U32, partitions), F(pool_info, "stripe", U32, stripe_bytes),
+     F(pool_info, "mods", U32, modules), F(pool_info, "vols", U32, volumes),
+     F(pool_info, "copies", U8, copies), F(pool_info, "cap", U64, capacity_bytes),
+     F(pool_info, "used", U64, used_bytes), F(pool_info, "prov", U64, provisioned_bytes),
+     F(pool_info, "serv", U32, partitions_served), WIRE_END);
+TYPE(pool_reply, WIRE_M(struct mdc_pool_reply, "pool", pool, &mdc_pool_list_reply_item, true), WIRE_END);
+LIST(pool_list_reply);
+
+TYPE(volume_create_request, R(volume_create_request, "name", STR, name),
+     F(volume_create_request, "pool", STR, pool), R(volume_create_request, "size", U64, size_bytes),
+     WIRE_END);
+TYPE(volume_resize_request, R(volume_resize_request, "name", STR, name),
+     R(volume_resize_request, "size", U64, size_bytes),
+     F(volume_resize_request, "shrink", BOOL, allow_shrink), WIRE_END);
+TYPE(volume_delete_request, R(volume_delete_request, "name", STR, name),
+     F(volume_delete_request, "force", BOOL, force), WIRE_END);
+INFO(volume_list_reply, volume_info, R(volume_info, "id", BIN, id), R(volume_info, "name", STR, name),
+     F(volume_info, "pool", STR, pool), R(volume_info, "size", U64, size_bytes),
+     R(volume_info, "gen", U64, generation), R(volume_info, "layer", U64, layer),
+     R(volume_info, "fam", U64, family), R(volume_info, "state", U8, state),
+     F(volume_info, "att", U32, attachments), F(volume_info, "opens", U32, opens), WIRE_END);
+TYPE(volume_reply, WIRE_M(struct mdc_volume_reply, "vol", volume, &mdc_volume_list_reply_item, true),
+     WIRE_END);
+LIST(volume_list_reply);
+TYPE(volume_open_request, R(volume_open_request, "vol", STR, volume), F(volume_open_request, "id", BIN, id),
+     R(volume_open_request, "host", STR, host), R(volume_open_request, "inst", U64, instance),
+     F(volume_open_request, "ro", BOOL, read_only), F(volume_open_request, "shared", BOOL, shared),
+     F(volume_open_request, "take", BOOL, take_over), F(volume_open_request, "again", BOOL, again), WIRE_END);
+TYPE(volume_open_reply,
+     WIRE_M(struct mdc_volume_open_reply, "vol", volume, &mdc_volume_list_reply_item, true),
+     R(volume_open_reply, "pool", U32, pool), R(volume_open_reply, "turn", U64, turn),
+     R(volume_open_reply, "term", U64, term), R(volume_open_reply, "ver", U64, version), WIRE_END);
+TYPE(volume_close_request, R(volume_close_request, "id", BIN, id), R(volume_close_request, "host", STR, host),
+     R(volume_close_request, "inst", U64, instance), WIRE_END);
+TYPE(turn_draw_request, R(turn_draw_request, "id", BIN, id), R(turn_draw_request, "host", STR, host),
+     R(turn_draw_request, "inst", U64, instance), WIRE_END);
+TYPE(turn_draw_reply, R(turn_draw_reply, "turn", U64, turn), WIRE_END);
+
+TYPE(attach_request, R(attach_request, "vol", STR, volume), R(attach_request, "host", STR, host),
+     F(attach_request, "ro", BOOL, read_only), F(attach_request, "shared", BOOL, shared), WIRE_END);
+INFO(attachment_list_reply, attachment_info, R(attachment_info, "vol", STR, volume),
+     R(attachment_info, "host", STR, host), F(attachment_info, "ro", BOOL, read_only),
+     F(attachment_info, "shared", BOOL, shared), F(attachment_info, "opens", U32, opens), WIRE_END);
+LIST(attachment_list_reply);
+
+TYPE(cluster_status_reply, R(cluster_status_reply, "cluster", BIN, cluster),
+     R(cluster_status_reply, "term", U64, term), R(cluster_status_reply, "ver", U64, version),
+     F(cluster_status_reply, "up", U64, uptime_ms), F(cluster_status_reply, "mods", U32, modules),
+     F(cluster_status_reply, "modsup", U32, modules_up), F(cluster_status_reply, "nodes", U32, nodes),
+     F(cluster_status_reply, "pools", U32, pools), F(cluster_status_reply, "parts", U32, partitions),
+     F(cluster_status_reply, "serv", U32, partitions_served), F(cluster_status_reply, "vols", U32, volumes),
+     F(cluster_status_reply, "att", U32, attachments), F(cluster_status_reply, "gws", U32, gateways),
+     F(cluster_status_reply, "sess", U32, sessions), F(cluster_status_reply, "cap", U64, capacity_bytes),
+     F(cluster_status_reply, "used", U64, used_bytes), F(cluster_status_reply, "store", STR, meta_store),
+     WIRE_END);
+INFO(module_list_reply, module_info, R(module_info, "id", U32, id), F(module_info, "pool", U32, pool),
+     F(module_info, "name", STR, name), F(module_info, "host", STR, host), F(module_info, "rack", STR, rack),
+     F(module_info, "pname", STR, pool_name), F(module_info, "kind", U8, kind),
+     F(module_info, "media", U8, media), R(module_info, "state", U8, state),
+     F(module_info, "addr", BIN, addr), F(module_info, "inc", U64, incarnation),
+     F(module_info, "starts", U64, start_counter), F(module_info, "cap", U64, capacity_bytes),
+     F(module_info, "used", U64, used_bytes), F(module_info, "parts", U32, partitions),
+     F(module_info, "silent", U64, silent_ms), F(module_info, "dmg", BOOL, damaged),
+     F(module_info, "r", U64, reads), F(module_info, "w", U64, writes), F(module_info, "rb", U64, read_bytes),
+     F(module_info, "wb", U64, write_bytes), F(module_info, "err", U64, errors), WIRE_END);
+LIST(module_list_reply);
+INFO(partition_list_reply, partition_info, R(partition_info, "pool", U32, pool),
+     R(partition_info, "idx", U32, index), F(partition_info, "prim", U32, primary),
+     R(partition_info, "epoch", U64, epoch), WIRE_N(struct mdc_partition_info, "mem", members, member_count),
+     F(partition_info, "serv", BOOL, served), WIRE_END);
+LIST(partition_list_reply);
+INFO(node_list_reply, node_info, R(node_info, "host", STR, host), F(node_info, "rack", STR, rack),
+     F(node_info, "osds", U32, osds), F(node_info, "sans", U32, san_modules),
+     F(node_info, "modsup", U32, modules_up), F(node_info, "gws", U32, gateways),
+     F(node_info, "cli", U32, clients), F(node_info, "cap", U64, capacity_bytes),
+     F(node_info, "used", U64, used_bytes), WIRE_END);
+LIST(node_list_reply);
+INFO(gateway_list_reply, gateway_info, R(gateway_info, "name", STR, name), F(gateway_info, "host", STR, host),
+     F(gateway_info, "addr", BIN, addr), F(gateway_info, "cli", U32, clients),
+     F(gateway_info, "vols", U32, volumes), F(gateway_info, "r", U64, reads),
+     F(gateway_info, "w", U64, writes), F(gateway_info, "rb", U64, read_bytes),
+     F(gateway_info, "wb", U64, write_bytes), F(gateway_info, "tver", U64, table_version),
+     F(gateway_info, "silent", U64, silent_ms), WIRE_END);
+LIST(gateway_list_reply);
+
+bool mdc_name_valid(const char *text)
+{
+    const size_t len = strnlen(text, MDC_NAME_MAX);
+    if (len == 0 || len == MDC_NAME_MAX || text[0] == '-' || text[0] == '.')
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        const char c = text[i];
+        const bool alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!alnum && c != '.' && c != '_' && c != '-')
+            return false;
+    }
+    return true;
+}
+
+uint64_t host_id_from_name(const char *host)
+{
+    uint8_t digest[SHA256_DIGEST_LENGTH];
+    uint64_t id = 0;
+    SHA256((const uint8_t *)host, strlen(host), digest);
+    for (unsigned i = 0; i < sizeof(id); i++)
+        id |= (uint64_t)digest[i] << (8 * i);
+    return id != 0 ? id : 1;
+}
