@@ -150,8 +150,7 @@ static int sync_parent(const char *path)
     return rc;
 }
 
-/* Gives an empty file its size. A failure leaves it empty, so that the next start tries again. */
-static int fill(const struct file_params *p, const struct device_open_options *o)
+int file_fill(const struct file_params *p, const struct device_open_options *o)
 {
     struct stat st;
     if (fstat(p->fd, &st))
@@ -177,8 +176,7 @@ static int fill(const struct file_params *p, const struct device_open_options *o
     return rc;
 }
 
-/* On the open file description, so that I/O in flight holds it (fcntl(2), "open file description locks"). */
-static int lock(const struct file_params *p)
+int file_lock(const struct file_params *p)
 {
     struct flock fl = {.l_type = p->read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
     if (fcntl(p->fd, F_OFD_SETLK, &fl) == 0)
@@ -191,7 +189,8 @@ static int open_flags(const char *path, const struct device_open_options *o)
     int flags = O_CLOEXEC | O_NOCTTY | (o->read_only ? O_RDONLY : O_RDWR);
     struct stat st;
     if (stat(path, &st) == 0) {
-        /* O_EXCL alone: the kernel refuses a block device that is mounted or part of something. */
+        /* O_EXCL alone: the kernel refuses a block device that is mounted, part of something, or opened so by
+         * another process, were it through another node (in a container), whose lock would not meet ours. */
         if (S_ISBLK(st.st_mode))
             return flags | (o->read_only ? 0 : O_EXCL);
         if (!S_ISREG(st.st_mode))
@@ -223,9 +222,9 @@ static int open_fd(struct file_params *p, const struct device_open_options *o)
 /* Some file systems take the flag and then refuse the I/O: measure, and go on without it. */
 static int prepare(struct file_params *p, const struct device_open_options *o)
 {
-    int rc = lock(p);
+    int rc = file_lock(p);
     if (rc == 0)
-        rc = fill(p, o);
+        rc = file_fill(p, o);
     if (rc == 0)
         rc = measure(p);
     if (rc == -ENOTSUP && p->direct && !p->block) {

@@ -65,6 +65,13 @@ struct file_params {
 int file_uring_create(const struct file_params *params, struct device **out);
 int file_threads_create(const struct file_params *params, struct device **out);
 
+/* Gives an empty file its size, when options say create. A failure leaves it empty, so that the next start
+ * tries again. */
+int file_fill(const struct file_params *p, const struct device_open_options *o);
+/* On the open file description, so that I/O in flight holds it (fcntl(2), "open file description locks"). 0
+ * or -EBUSY. */
+int file_lock(const struct file_params *p);
+
 /* For backends. */
 int file_init(struct device_file *f, const struct file_params *params, const struct device_ops *ops);
 /* Frees the ops and closes the file (which gives the lock back). */
