@@ -1,11 +1,11 @@
 /*
- * table.h: the global partition information, as published: flat, fixed-layout, little-endian regions in the MDC's
- * memory, read one-sided by gateways and modules and looked up in place.
+ * table.h: the global partition information, as published: flat, fixed-layout, little-endian regions in the
+ * MDC's memory, read one-sided by gateways and modules and looked up in place.
  *
- * A region is one table_header, then arrays of records, then a ring of the latest changes. Each record carries the
- * CRC32C of its other bytes, so it is valid alone; a READ is not atomic against the writer, so a reader takes only
- * records whose CRC holds and reads again otherwise. (term, version) only grows: a reader never goes back.
- * Order of publishing a change: record, ring entry, header with the new version.
+ * A region is one table_header, then arrays of records, then a ring of the latest changes. Each record
+ * carries the CRC32C of its other bytes, so it is valid alone; a READ is not atomic against the writer, so a
+ * reader takes only records whose CRC holds and reads again otherwise. (term, version) only grows: a reader
+ * never goes back. Order of publishing a change: record, ring entry, header with the new version.
  */
 #ifndef CISTERN_COMMON_TABLE_TABLE_H
 #define CISTERN_COMMON_TABLE_TABLE_H
@@ -20,8 +20,18 @@
 enum table_kind { TABLE_POOL = 0, TABLE_MODULE = 1, TABLE_PARTITION = 2, TABLE_VOLUME = 3, TABLE_KINDS = 4 };
 enum table_module_kind { TABLE_MODULE_OSD = 1, TABLE_MODULE_SAN = 2 };
 enum table_media { TABLE_MEDIA_SSD = 1, TABLE_MEDIA_HDD = 2, TABLE_MEDIA_PMEM = 3, TABLE_MEDIA_SAN = 4 };
-enum table_module_state { TABLE_MODULE_FREE = 0, TABLE_MODULE_UP = 1, TABLE_MODULE_DOWN = 2, TABLE_MODULE_DAMAGED = 3 };
-enum table_volume_state { TABLE_VOLUME_FREE = 0, TABLE_VOLUME_READY = 1, TABLE_VOLUME_SHRINKING = 2, TABLE_VOLUME_DELETING = 3 };
+enum table_module_state {
+    TABLE_MODULE_FREE = 0,
+    TABLE_MODULE_UP = 1,
+    TABLE_MODULE_DOWN = 2,
+    TABLE_MODULE_DAMAGED = 3
+};
+enum table_volume_state {
+    TABLE_VOLUME_FREE = 0,
+    TABLE_VOLUME_READY = 1,
+    TABLE_VOLUME_SHRINKING = 2,
+    TABLE_VOLUME_DELETING = 3
+};
 
 struct table_section {
     uint64_t offset;   /* from the start of the region */
@@ -44,9 +54,9 @@ struct table_header { /* 256 bytes */
 };
 _Static_assert(sizeof(struct table_header) == 256, "table_header is 256 bytes");
 
-struct table_pool { /* 128 bytes */
-    uint32_t id;    /* 0 = free record; record index + 1 */
-    uint32_t partitions; /* 2^n */
+struct table_pool {           /* 128 bytes */
+    uint32_t id;              /* 0 = free record; record index + 1 */
+    uint32_t partitions;      /* 2^n */
     uint32_t first_partition; /* index of its first partition record; they are consecutive */
     uint32_t stripe_bytes;
     uint32_t block_bytes;
@@ -78,8 +88,8 @@ _Static_assert(sizeof(struct table_module) == 128, "table_module is 128 bytes");
 #define TABLE_MEMBER_ID(m)   ((m)&0xffffffu)
 #define TABLE_MEMBER_IN_SYNC 0x80000000u
 struct table_partition { /* 64 bytes */
-    uint32_t pool;  /* 0 = free record */
-    uint32_t index; /* in the pool */
+    uint32_t pool;       /* 0 = free record */
+    uint32_t index;      /* in the pool */
     uint64_t epoch;
     uint32_t members[TABLE_MEMBERS_MAX]; /* 0 = none; the primary is the first member that is in sync */
     uint64_t record_version;
@@ -88,10 +98,10 @@ struct table_partition { /* 64 bytes */
 };
 _Static_assert(sizeof(struct table_partition) == 64, "table_partition is 64 bytes");
 
-struct table_volume { /* 128 bytes */
-    struct uuid id;  /* all zero = free record */
-    uint64_t family; /* all layers of one family share their placement */
-    uint64_t layer;  /* top layer: where writes go */
+struct table_volume {      /* 128 bytes */
+    struct uuid id;        /* all zero = free record */
+    uint64_t family;       /* all layers of one family share their placement */
+    uint64_t layer;        /* top layer: where writes go */
     uint64_t parent_layer; /* 0 = none */
     uint64_t generation;
     uint64_t size_bytes;
@@ -99,7 +109,8 @@ struct table_volume { /* 128 bytes */
     uint8_t state;
     uint8_t reserved0[3];
     uint64_t record_version;
-    uint64_t resized_generation; /* generation of the latest shrink: what lies beyond size_bytes is to be removed */
+    uint64_t resized_generation; /* generation of the latest shrink: what lies beyond size_bytes is to be
+                                    removed */
     uint8_t reserved[128 - 84];
     uint32_t crc;
 };
@@ -113,7 +124,9 @@ struct table_change { /* ring entry, 16 bytes; entry of version v is at v % TABL
 };
 _Static_assert(sizeof(struct table_change) == 16, "table_change is 16 bytes");
 /* One version is one changed record. A reader at version a that sees version b reads the entries a+1..b if
- * b - a <= TABLE_RING_ENTRIES / 2 and each entry's version is as expected, else the whole region. */
+ * b - a <= TABLE_RING_ENTRIES / 2 and each entry's version is as expected, else the whole region. Entries
+ * have no CRC: the reader looks at the header again afterwards, and trusts them only when the ring cannot
+ * have come round meanwhile. */
 
 /* ---- placement ---- */
 /* 64-bit mix of (family, stripe); partition index = its low bits. Part of the disk format: never changes. */
@@ -136,37 +149,47 @@ struct table_limits {
 /* Bytes of a region with these capacities. */
 uint64_t table_region_bytes(const struct table_limits *limits);
 /* Writes an empty region (version 1) with these capacities into region, zeroed first. */
-void table_format(void *region, const struct table_limits *limits, const struct uuid *cluster, uint64_t term, uint64_t start);
-/* Checks a header that came from outside: magic, format, CRC, every section inside region_bytes and aligned, sizes sane.
- * 0 or -EPROTO (wrong), -EAGAIN (CRC: read again). max_bytes bounds region_bytes. */
+void table_format(void *region, const struct table_limits *limits, const struct uuid *cluster, uint64_t term,
+                  uint64_t start);
+/* Checks a header that came from outside: magic, format, CRC, every section inside region_bytes and aligned,
+ * sizes sane. 0 or -EPROTO (wrong), -EAGAIN (CRC: read again). max_bytes bounds region_bytes. */
 int table_header_check(const struct table_header *h, uint64_t max_bytes);
-/* True when the record's CRC holds. */
+/* True when the record's CRC holds, or when it is all zero: a record that was never used. */
 bool table_record_check(enum table_kind kind, const void *record);
 size_t table_record_bytes(enum table_kind kind);
+/* The table version of the record's latest change; 0 = never used. */
+uint64_t table_record_version(enum table_kind kind, const void *record);
 static inline const struct table_header *table_head(const struct table *t)
 {
     return (const struct table_header *)t->region;
 }
-/* NULL when out of range; the record may be free. */
+/* NULL when index is not below the section's capacity; the record may be free. */
 const void *table_record(const struct table *t, enum table_kind kind, uint32_t index);
 /* NULL when free, unknown, or out of range. */
 const struct table_pool *table_pool_by_id(const struct table *t, uint32_t id);
 const struct table_module *table_module_by_id(const struct table *t, uint32_t id);
-const struct table_partition *table_partition_at(const struct table *t, const struct table_pool *pool, uint32_t index);
+const struct table_partition *table_partition_at(const struct table *t, const struct table_pool *pool,
+                                                 uint32_t index);
 const struct table_volume *table_volume_by_id(const struct table *t, const struct uuid *id);
 /* The first in-sync member's module id, 0 = none. */
 uint32_t table_partition_primary(const struct table_partition *p);
-/* The whole way of a request: volume record -> stripe -> partition -> primary's module record. NULL: no primary known.
- * *partition (may be NULL) gets the record. Aim: under 20 ns with 65,536 partitions. */
+/* The whole way of a request: volume record -> stripe -> partition -> primary's module record. NULL: no
+ * primary known. The module's state is the caller's to look at: one that the MDC has not heard of late may
+ * well serve. *partition (may be NULL) gets the partition's record, also when it has no primary, or NULL when
+ * there is none. Aim: under 20 ns with 65,536 partitions. */
 const struct table_module *table_route(const struct table *t, const struct table_volume *v, uint64_t offset,
                                        const struct table_partition **partition);
-/* Rebuilds the local volume index; 0 or -ENOMEM. Called after each update of a copy. */
+/* Rebuilds the local volume index from the region; 0 or -ENOMEM (never once it was built for a region of
+ * these capacities). A reader calls it for a new copy and when the id of a volume record changed. Without an
+ * index table_volume_by_id works, but looks at every record. table_publish keeps an index that is there up to
+ * date. */
 int table_index(struct table *t);
 void table_index_free(struct table *t);
 
 /* ---- publisher (MDC) ---- */
-/* Writes one record (record points to a struct of that kind; crc and record_version are filled in), its ring entry, and the
- * header with version + 1. Returns the new version. */
+/* Writes one record (record points to a struct of that kind; its crc and record_version are filled in, in the
+ * caller's struct too), its ring entry, and the header with version + 1. Returns the new version. index must
+ * be below the capacity (MUST). */
 uint64_t table_publish(struct table *t, enum table_kind kind, uint32_t index, void *record);
 /* heartbeat + 1. */
 void table_heartbeat(struct table *t);
