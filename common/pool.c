@@ -129,7 +129,8 @@ void pool_put(struct pool *p, void *obj)
 
 void pool_wait(struct pool *p, struct pool_waiter *w)
 {
-    MUST(p->loop != NULL);
+    MUST(p->loop != NULL && w->fn != NULL);
+    MUST(w->link.next == NULL || list_unlinked(&w->link));
     list_push_back(&p->waiters, &w->link);
     if (p->free_count > 0)
         loop_defer(p->loop, &p->task);
@@ -138,7 +139,8 @@ void pool_wait(struct pool *p, struct pool_waiter *w)
 void pool_wait_cancel(struct pool *p, struct pool_waiter *w)
 {
     (void)p;
-    list_remove(&w->link);
+    if (w->link.next != NULL)
+        list_remove(&w->link);
 }
 
 static void serve_waiters(struct loop_task *task)

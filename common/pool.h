@@ -11,25 +11,34 @@
 #include "common/loop.h"
 
 struct pool;
+/* Embedded in what waits. Zeroed memory with fn set is a waiter that does not wait. */
 struct pool_waiter {
     struct list link;
     void (*fn)(struct pool_waiter *);
 };
 
-/* count objects of size bytes, zeroed, aligned to align (power of two, >= 16). loop may be NULL if pool_wait
- * is not used. */
+/*
+ * count objects of size bytes, zeroed, aligned to align (power of two, >= 16). loop may be NULL if pool_wait
+ * is not used; name is for people and outlives the pool. 0 or -ENOMEM. Objects are handed out in an order
+ * that does not depend on addresses.
+ */
 int pool_create(struct loop *loop, const char *name, size_t size, size_t align, size_t count,
                 struct pool **out);
-/* All objects must be back (asserted), unless abandon. */
+/* All objects must be back and nobody waiting (asserted), unless abandon. No callback runs. NULL is fine. */
 void pool_destroy(struct pool *pool, bool abandon);
-/* NULL when empty. Contents are as the last user left them. */
+/* NULL when empty, and while others wait: they come first. Contents are as the last user left them. */
 void *pool_get(struct pool *pool);
+/* Asserted: obj came from this pool and is out. Under the address sanitizer objects that are not out may not
+ * be touched. */
 void pool_put(struct pool *pool, void *obj);
+/* Parks w until w->fn runs, once: the object is there for the pool_get that fn makes. w must not be waiting.
+ * If fn takes none, the next in line is called. */
 void pool_wait(struct pool *pool, struct pool_waiter *w);
+/* w->fn will not run. Safe when w does not wait. */
 void pool_wait_cancel(struct pool *pool, struct pool_waiter *w);
 size_t pool_free_count(const struct pool *pool);
 size_t pool_total(const struct pool *pool);
-/* The memory all objects live in, for registration with the fabric. */
+/* The memory all objects live in, whole pages, for registration with the fabric. */
 void pool_memory(const struct pool *pool, void **base, size_t *len);
 
 #endif
