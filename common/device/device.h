@@ -40,6 +40,20 @@ struct device_io {
     void *priv;
     uint64_t priv2;
 };
+/* See fence.h. */
+enum device_fence_state {
+    DEVICE_FENCE_NONE = 0,    /* no reservation was asked for */
+    DEVICE_FENCE_HELD,        /* ours: the medium refuses everybody else */
+    DEVICE_FENCE_UNCERTAIN,   /* was ours; nothing is submitted until it has been confirmed */
+    DEVICE_FENCE_LOST,        /* another one has it: -ENODEV for good */
+    DEVICE_FENCE_UNSUPPORTED, /* asked for, and the array does not enforce it */
+};
+enum device_link_state {
+    DEVICE_LINK_UP = 0,
+    DEVICE_LINK_DOWN, /* submit answers -ENOTCONN until device_fence_reconnect has succeeded */
+    DEVICE_LINK_GONE, /* -ENODEV for good */
+};
+struct device_fence_ops;
 struct device_ops {
     int (*submit)(struct device *, struct device_io *);
     /* Frees at once, in any state, runs no callbacks. Waits (bounded) for the kernel to let go of buffers in
@@ -60,7 +74,7 @@ struct device {
     uint64_t reads, writes, flushes, read_bytes, write_bytes, errors; /* counters */
 };
 /* 0: done runs once, later. -EINVAL: empty, not aligned or out of range; -EROFS: write on a read-only device;
- * -ENOTSUP: discard without can_discard; -ENODEV: gone. */
+ * -ENOTSUP: discard without can_discard; -ENODEV: gone; -ENOTCONN (LUNs): link down. */
 static inline int device_submit(struct device *d, struct device_io *io)
 {
     return d->ops->submit(d, io);
