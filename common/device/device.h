@@ -70,7 +70,17 @@ struct device {
     bool can_discard;
     bool rotational;
     bool read_only;
-    char name[128];                                                   /* for messages: path or LUN */
+    char name[128]; /* for messages: path or LUN */
+    /* Media that others can reach too (LUNs), see fence.h; fence is NULL where the medium is this process's
+     * alone. */
+    const struct device_fence_ops *fence;
+    enum device_fence_state fence_state;
+    enum device_link_state link_state; /* other than UP on LUNs only */
+    uint64_t fence_key;
+    /* Set by the owner, may be NULL: fence_state or link_state has become another, or the medium has shrunk.
+     * On the loop, never inside a call of the owner; it may destroy the device. */
+    void (*changed)(struct device *, void *arg);
+    void *changed_arg;
     uint64_t reads, writes, flushes, read_bytes, write_bytes, errors; /* counters */
 };
 /* 0: done runs once, later. -EINVAL: empty, not aligned or out of range; -EROFS: write on a read-only device;
