@@ -177,6 +177,7 @@ void loop_round_begin(struct loop *loop)
     MUST(loop->phase == ROUND_NONE);
     loop->phase = ROUND_BEFORE;
     loop->handled = loop->polled = 0;
+    loop->stats.rounds++;
     loop->cursor = loop->pollers.next;
     if (loop->ops->take_posted != NULL)
         loop->ops->take_posted(loop);
@@ -309,6 +310,11 @@ bool loop_round_run(struct loop *loop)
     bool ended = run_phases(loop);
     current = outer;
     return ended;
+}
+
+void loop_get_stats(const struct loop *loop, struct loop_stats *out)
+{
+    *out = loop->stats;
 }
 
 /* ---- running ---- */

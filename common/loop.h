@@ -120,4 +120,13 @@ void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 bool loop_stopping(const struct loop *loop);
 
+/* ---- what a loop has done, for metrics ---- */
+struct loop_stats {
+    uint64_t rounds;
+    uint64_t sleeps;           /* real only */
+    uint64_t longest_round_ns; /* real only: from its begin to its end; above 500 ms it is logged, at most
+                                  once a second */
+};
+void loop_get_stats(const struct loop *loop, struct loop_stats *out);
+
 #endif

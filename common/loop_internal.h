@@ -49,6 +49,7 @@ struct loop {
     unsigned polled;  /* of these, by pollers */
     bool dead;        /* killed (sim): takes nothing more */
     _Atomic bool stopping;
+    struct loop_stats stats;
     struct timer_heap timers;
     uint64_t timers_end_seq; /* timers armed from here on wait for the next round */
     struct list queued;      /* tasks for the next round */

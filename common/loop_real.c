@@ -6,6 +6,7 @@
  */
 #include "common/loop_internal.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -14,6 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/env.h"
+#include "common/log.h"
+
 /* Descriptors handled in one round at most; epoll is fair about the rest. */
 #define EVENT_BURST 64
 /* Where there are pollers epoll may cost more than all of them: look there in one round of so many. Idle
@@ -21,12 +25,16 @@
 #define EPOLL_EVERY_IDLE 16
 #define EPOLL_EVERY_BUSY 4
 
+/* No handler should come near. */
+#define SLOW_ROUND_NS (500 * NS_PER_MS)
+
 struct loop_real {
     struct loop base;
     int epoll_fd;
     int wake_fd;
     uint64_t spin_ns;
     uint64_t last_event_ns;
+    struct log_limit slow;
     size_t fd_count;
     unsigned rounds_without_epoll;
     bool no_pwait2; /* this kernel has no epoll_pwait2 */
@@ -176,6 +184,19 @@ static void take_wake(struct loop_real *r)
 
 /* ---- rounds ---- */
 
+/* After a round that handled something. */
+static void note_end(struct loop_real *r)
+{
+    struct loop *loop = &r->base;
+    r->last_event_ns = real_clock_ns(loop);
+    uint64_t took_ns = r->last_event_ns - loop->now_ns;
+    loop->stats.longest_round_ns = max_u64(loop->stats.longest_round_ns, took_ns);
+    const struct env env = {.loop = loop, .name = "loop"};
+    if (took_ns >= SLOW_ROUND_NS && log_allow(&env, &r->slow))
+        log_warn(&env, "a round took long: a handler blocks, or the machine is overloaded",
+                 "ms=%" PRIu64 " handled=%u", took_ns / (uint64_t)NS_PER_MS, loop->handled);
+}
+
 static unsigned run_round(struct loop_real *r)
 {
     struct loop *loop = &r->base;
@@ -184,7 +205,7 @@ static unsigned run_round(struct loop_real *r)
     loop_round_begin(loop);
     MUST(loop_round_run(loop));
     if (loop->handled > 0)
-        r->last_event_ns = loop->now_ns;
+        note_end(r);
     return loop->handled;
 }
 
@@ -244,6 +265,7 @@ static unsigned real_run_once(struct loop *loop, uint64_t max_wait_ns)
         return 0;
     if (work_queued(r) || !arm_pollers(loop))
         return run_round(r);
+    loop->stats.sleeps++;
     collect(r, sleep_ns(r, max_wait_ns));
     return run_round(r);
 }
@@ -305,6 +327,7 @@ int loop_create_real(const struct loop_options *options, struct loop **out)
         return rc;
     }
     pthread_mutex_init(&r->posted_lock, NULL);
+    r->slow.interval_ns = NS_PER_S;
     r->spin_ns = options != NULL ? options->spin_ns : 0;
     r->last_event_ns = real_clock_ns(&r->base);
     *out = &r->base;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "common/log.h"
 #include "common/loop.h"
 
 struct fixture {
@@ -329,6 +330,35 @@ static void sleeps_no_longer_than_asked(void **state)
     uint64_t begin = loop_clock_ns(fx->loop);
     assert_int_equal(loop_run_once(fx->loop, 3 * NS_PER_MS), 0);
     assert_true(loop_clock_ns(fx->loop) - begin >= 3 * NS_PER_MS);
+    struct loop_stats stats;
+    loop_get_stats(fx->loop, &stats);
+    assert_int_equal(stats.rounds, 2);
+    assert_int_equal(stats.sleeps, 1);
+}
+
+static unsigned warnings;
+static void count_warnings(void *arg, enum log_level level, const char *line)
+{
+    (void)arg;
+    warnings += level == LOG_WARN_ && strstr(line, "round took long") != NULL;
+}
+static void on_timer_block(struct loop_timer *t)
+{
+    (void)t;
+    usleep(510 * 1000);
+}
+static void slow_round_is_told(void **state)
+{
+    (void)state;
+    struct loop_stats stats;
+    log_set_sink(count_warnings, NULL);
+    loop_timer_init(&fx->timers[0], on_timer_block);
+    loop_timer_arm(fx->loop, &fx->timers[0], 0);
+    loop_run_once(fx->loop, UINT64_MAX);
+    log_set_sink(NULL, NULL);
+    loop_get_stats(fx->loop, &stats);
+    assert_int_equal(warnings, 1);
+    assert_true(stats.longest_round_ns >= 510 * NS_PER_MS);
 }
 
 static void spins_before_it_sleeps(void **state)
@@ -357,6 +387,7 @@ int main(void)
         T(posted_task_cancelled),
         T(stopped_by_signal),
         T(sleeps_no_longer_than_asked),
+        T(slow_round_is_told),
         T(spins_before_it_sleeps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
