@@ -3,21 +3,24 @@
  *
  * One contract for every provider (verbs, tcp, sim), shaped by what reliable-connected RDMA can do:
  *  - Connections are reliable and ordered: messages arrive once, in order, or the connection goes down.
- *  - After "down" every pending operation ends with -ENOTCONN, exactly once, and may or may not have happened.
- *  - A large payload does not travel in the message. The sender of a message names ("exposes") a source and/or a sink;
- *    the receiver pulls the source with FETCH and fills the sink with PUSH. verbs does this with RDMA READ and WRITE, tcp
- *    streams the bytes behind the message. What has been PUSHed before a SEND on the same connection is in place when
- *    that message is delivered.
- *  - Exposed memory is the peer's until the caller retires the op (normally when the reply came) and its done runs, or
- *    until the connection has gone down and done runs: no deadline ever frees it.
- *  - FABRIC_READ and FABRIC_WRITE are one-sided: the target's services do not run, the target is not told. A write may
- *    land in pieces; completion at the initiator says nothing about durability. A wrong key, bound or access right
- *    kills the connection. Only a READ of at most 8 naturally aligned bytes is atomic against the target's CPU.
- *  - Credits: a connection has as many messages in flight as the peer lent; over it posts are queued, in order.
+ *  - After "down" every pending operation ends with -ENOTCONN, exactly once, and may or may not have
+ * happened.
+ *  - A large payload does not travel in the message. The sender of a message names ("exposes") a source
+ * and/or a sink; the receiver pulls the source with FETCH and fills the sink with PUSH. verbs does this with
+ * RDMA READ and WRITE, tcp streams the bytes behind the message. What has been PUSHed before a SEND on the
+ * same connection is in place when that message is delivered.
+ *  - Exposed memory is the peer's until the caller retires the op (normally when the reply came) and its done
+ * runs, or until the connection has gone down and done runs: no deadline ever frees it.
+ *  - FABRIC_READ and FABRIC_WRITE are one-sided: the target's services do not run, the target is not told. A
+ * write may land in pieces; completion at the initiator says nothing about durability. A wrong key, bound or
+ * access right kills the connection. Only a READ of at most 8 naturally aligned bytes is atomic against the
+ * target's CPU.
+ *  - Credits: a connection has as many messages in flight as the peer lent; over it posts are queued, in
+ * order.
  *
- * Security: connect carries 56 bytes of private data each way (struct fabric_hello); the first message exchange is a
- * mutual HMAC-SHA256 of the cluster's secret over both hellos. Until it is done there is no "up", messages are limited
- * to the handshake's, and no remote access works.
+ * Security: connect carries 56 bytes of private data each way (struct fabric_hello); the first message
+ * exchange is a mutual HMAC-SHA256 of the cluster's secret over both hellos. Until it is done there is no
+ * "up", messages are limited to the handshake's, and no remote access works.
  *
  * Thread: everything on the loop's thread. Callbacks never run inside the call that caused them.
  */
@@ -29,7 +32,8 @@
 #include "common/list.h"
 
 #define FABRIC_MESSAGE_MAX 8192u /* bytes of one message (header); larger things travel as payload */
-#define FABRIC_SGE_MAX     40u   /* pieces of one exposed source or sink, FETCH, PUSH, READ, WRITE; a provider may split */
+#define FABRIC_SGE_MAX                                                                                       \
+    40u /* pieces of one exposed source or sink, FETCH, PUSH, READ, WRITE; a provider may split */
 #define FABRIC_PAYLOAD_MAX (4u * 1024u * 1024u)
 
 struct fabric;
@@ -37,7 +41,12 @@ struct fabric_conn;
 struct fabric_listener;
 
 /* ---- addresses: "tcp:127.0.0.1:7100", "tcp:[::1]:7100", "rdma:10.0.0.1:7100", "sim:3:7100" ---- */
-enum fabric_provider_kind { FABRIC_PROVIDER_NONE = 0, FABRIC_PROVIDER_TCP = 1, FABRIC_PROVIDER_VERBS = 2, FABRIC_PROVIDER_SIM = 3 };
+enum fabric_provider_kind {
+    FABRIC_PROVIDER_NONE = 0,
+    FABRIC_PROVIDER_TCP = 1,
+    FABRIC_PROVIDER_VERBS = 2,
+    FABRIC_PROVIDER_SIM = 3
+};
 /* 24 bytes, goes into tables as it is. */
 struct fabric_addr {
     uint8_t provider; /* enum fabric_provider_kind */
@@ -57,7 +66,14 @@ static inline bool fabric_addr_eq(const struct fabric_addr *a, const struct fabr
 }
 
 /* ---- who is who ---- */
-enum fabric_role { FABRIC_ROLE_NONE = 0, FABRIC_ROLE_MDC = 1, FABRIC_ROLE_MODULE = 2, FABRIC_ROLE_VBS = 3, FABRIC_ROLE_CLIENT = 4, FABRIC_ROLE_ADMIN = 5 };
+enum fabric_role {
+    FABRIC_ROLE_NONE = 0,
+    FABRIC_ROLE_MDC = 1,
+    FABRIC_ROLE_MODULE = 2,
+    FABRIC_ROLE_VBS = 3,
+    FABRIC_ROLE_CLIENT = 4,
+    FABRIC_ROLE_ADMIN = 5
+};
 /* Protection domain of a connection, asked for by the connector, granted by the listener. */
 enum fabric_domain {
     FABRIC_DOMAIN_HOST = 1,    /* hosts: exposed payloads only, never one-sided operations */
@@ -79,20 +95,22 @@ struct fabric_hello {
     uint64_t incarnation; /* of the process: random, new at each start */
     uint8_t nonce[16];    /* new for each connection */
 };
-_Static_assert(sizeof(struct fabric_hello) == 56, "librdmacm gives 56 bytes of private data (rdma_connect(3), RC over InfiniBand)");
+_Static_assert(sizeof(struct fabric_hello) == 56,
+               "librdmacm gives 56 bytes of private data (rdma_connect(3), RC over InfiniBand)");
 
 struct fabric_config {
-    struct uuid cluster; /* all zero: learn it from the first MDC (tools); any cluster is accepted, the secret decides */
+    struct uuid cluster; /* all zero: learn it from the first MDC (tools); any cluster is accepted, the secret
+                            decides */
     uint8_t secret[64];
     size_t secret_len;
     enum fabric_role role;
     uint32_t service_id;
     uint64_t incarnation;
-    uint32_t recv_messages;       /* messages lent to one connection; 0 = default 64 */
-    uint64_t connect_timeout_ns;  /* handshake included; 0 = default 5 s */
-    uint64_t probe_interval_ns;   /* idle connections are probed; 0 = default 1 s */
-    uint64_t probe_timeout_ns;    /* no sign of life for so long: down; 0 = default 5 s */
-    uint32_t max_connections;     /* 0 = default 4096 */
+    uint32_t recv_messages;      /* messages lent to one connection; 0 = default 64 */
+    uint64_t connect_timeout_ns; /* handshake included; 0 = default 5 s */
+    uint64_t probe_interval_ns;  /* idle connections are probed; 0 = default 1 s */
+    uint64_t probe_timeout_ns;   /* no sign of life for so long: down; 0 = default 5 s */
+    uint32_t max_connections;    /* 0 = default 4096 */
 };
 
 /* What is known of the peer once a connection is up. */
@@ -129,7 +147,8 @@ struct fabric_sge {
     uint32_t len;
     struct fabric_mem *mem; /* may be NULL on tcp and sim */
 };
-/* Memory at the peer: from a message (exposed source or sink: opaque), or (addr, key) learnt from a table descriptor. */
+/* Memory at the peer: from a message (exposed source or sink: opaque), or (addr, key) learnt from a table
+ * descriptor. */
 struct fabric_remote {
     uint64_t addr;
     uint32_t len; /* 0 = none */
@@ -139,7 +158,8 @@ struct fabric_remote {
 /* ---- operations ---- */
 enum fabric_op_kind {
     FABRIC_OP_SEND,  /* a message; header must stay valid until done */
-    FABRIC_OP_FETCH, /* pull the source that a received message exposes into sge (total length <= remote.len) */
+    FABRIC_OP_FETCH, /* pull the source that a received message exposes into sge (total length <= remote.len)
+                      */
     FABRIC_OP_PUSH,  /* fill the sink that a received message exposes, from offset remote_offset, from sge */
     FABRIC_OP_READ,  /* one-sided, remote by addr and key */
     FABRIC_OP_WRITE,
@@ -150,14 +170,15 @@ struct fabric_op {
     unsigned sge_count, sink_count;
     const void *header; /* SEND */
     uint32_t header_len;
-    uint32_t remote_offset;       /* PUSH */
-    const struct fabric_sge *sge; /* SEND: exposed source; others: local memory. The array stays valid until done. */
+    uint32_t remote_offset; /* PUSH */
+    const struct fabric_sge
+        *sge; /* SEND: exposed source; others: local memory. The array stays valid until done. */
     const struct fabric_sge *sink; /* SEND: exposed sink */
-    struct fabric_remote remote;  /* FETCH, PUSH, READ, WRITE */
+    struct fabric_remote remote;   /* FETCH, PUSH, READ, WRITE */
     /*
-     * rc 0: header/sge may be reused (SEND without exposure: handed over, not delivered). A SEND that exposes memory is
-     * done only after fabric_retire, or with -ENOTCONN after down. May be NULL for a SEND without exposure whose
-     * header is static.
+     * rc 0: header/sge may be reused (SEND without exposure: handed over, not delivered). A SEND that exposes
+     * memory is done only after fabric_retire, or with -ENOTCONN after down. May be NULL for a SEND without
+     * exposure whose header is static.
      */
     void (*done)(struct fabric_op *op, int rc);
     /* the provider's */
@@ -166,12 +187,15 @@ struct fabric_op {
     uint64_t id;
     uint32_t progress, state;
 };
-/* 0: done will run once, later. -ENOTCONN when the connection is down, -EINVAL for lengths out of range: done never runs. */
+/* 0: done will run once, later. -ENOTCONN when the connection is down, -EINVAL for lengths out of range: done
+ * never runs. */
 int fabric_post(struct fabric_conn *conn, struct fabric_op *op);
-/* Ends the exposure of a posted SEND: done runs (later) once the fabric and the peer no longer use its memory. Once per op. */
+/* Ends the exposure of a posted SEND: done runs (later) once the fabric and the peer no longer use its
+ * memory. Once per op. */
 void fabric_retire(struct fabric_op *op);
-/* The receiver will not FETCH this exposed source. Each exposed source must be fetched (once, possibly shorter) or dropped;
- * until then a provider that streams holds back the later messages of that connection. */
+/* The receiver will not FETCH this exposed source. Each exposed source must be fetched (once, possibly
+ * shorter) or dropped; until then a provider that streams holds back the later messages of that connection.
+ */
 void fabric_drop(struct fabric_conn *conn, const struct fabric_remote *source);
 
 /* ---- connections ---- */
@@ -181,33 +205,48 @@ struct fabric_msg {
     struct fabric_remote source; /* exposed by the sender, len 0 = none */
     struct fabric_remote sink;
 };
-enum fabric_down { FABRIC_DOWN_PEER_CLOSED = 1, FABRIC_DOWN_PEER_DIED, FABRIC_DOWN_TIMEOUT, FABRIC_DOWN_REFUSED, FABRIC_DOWN_PROTOCOL, FABRIC_DOWN_AUTH, FABRIC_DOWN_CLUSTER, FABRIC_DOWN_VERSION, FABRIC_DOWN_ACCESS, FABRIC_DOWN_UNREACHABLE };
+enum fabric_down {
+    FABRIC_DOWN_PEER_CLOSED = 1,
+    FABRIC_DOWN_PEER_DIED,
+    FABRIC_DOWN_TIMEOUT,
+    FABRIC_DOWN_REFUSED,
+    FABRIC_DOWN_PROTOCOL,
+    FABRIC_DOWN_AUTH,
+    FABRIC_DOWN_CLUSTER,
+    FABRIC_DOWN_VERSION,
+    FABRIC_DOWN_ACCESS,
+    FABRIC_DOWN_UNREACHABLE
+};
 const char *fabric_down_text(enum fabric_down reason);
 struct fabric_conn_events {
     void (*up)(struct fabric_conn *conn, const struct fabric_peer *peer);
     void (*message)(struct fabric_conn *conn, const struct fabric_msg *msg);
-    /* Once, also when the connection never came up. Pending ops' done have run or will run, all before the memory of the
-     * connection goes. The owner calls fabric_close some time after. */
+    /* Once, also when the connection never came up. Pending ops' done have run or will run, all before the
+     * memory of the connection goes. The owner calls fabric_close some time after. */
     void (*down)(struct fabric_conn *conn, enum fabric_down reason);
 };
 /* 0: up or down will follow. addr must be of the fabric's provider. */
 int fabric_connect(struct fabric *f, const struct fabric_addr *addr, enum fabric_domain domain,
                    const struct fabric_conn_events *events, void *user, struct fabric_conn **out);
-/* accept: called when a connection is up (authenticated): return its events and user, or NULL to refuse. events->up is
- * called next. addr port 0 picks one: fabric_listener_addr tells. */
+/* accept: called when a connection is up (authenticated): return its events and user, or NULL to refuse.
+ * events->up is called next. addr port 0 picks one: fabric_listener_addr tells. */
 struct fabric_accept {
     const struct fabric_conn_events *(*accept)(void *user, const struct fabric_peer *peer, void **conn_user);
     void *user;
 };
-int fabric_listen(struct fabric *f, const struct fabric_addr *addr, const struct fabric_accept *accept, struct fabric_listener **out);
+int fabric_listen(struct fabric *f, const struct fabric_addr *addr, const struct fabric_accept *accept,
+                  struct fabric_listener **out);
 void fabric_listener_addr(const struct fabric_listener *l, struct fabric_addr *out);
 void fabric_unlisten(struct fabric_listener *l);
-/* No more events of this connection; pending ops end with -ENOTCONN (their done still runs, later, on the loop); then its
- * memory goes. The peer sees down. */
+/* No more events of this connection; pending ops end with -ENOTCONN (their done still runs, later, on the
+ * loop); then its memory goes. The peer sees down. */
 void fabric_close(struct fabric_conn *conn);
-/* For destroy paths, in any state: frees the connection at once, runs no callbacks; done of its pending ops never runs, and
- * when this returns nothing touches their memory. */
+/* For destroy paths, in any state: frees the connection at once, runs no callbacks; done of its pending ops
+ * never runs, and when this returns nothing touches their memory. */
 void fabric_abandon(struct fabric_conn *conn);
+/* The peer broke the protocol of the layer above: the connection ends, the peer is told why, down follows
+ * with this reason. */
+void fabric_kill(struct fabric_conn *conn, enum fabric_down reason);
 void *fabric_conn_user(const struct fabric_conn *conn);
 void fabric_conn_set_user(struct fabric_conn *conn, void *user);
 const struct fabric_peer *fabric_conn_peer(const struct fabric_conn *conn);
@@ -223,8 +262,10 @@ const struct fabric_config *fabric_config_get(const struct fabric *f);
 struct uuid fabric_cluster(const struct fabric *f);
 /* Counters since start, for metrics and tests ("at rest equal at start"): */
 struct fabric_counters {
-    uint64_t conns_open, conns_total, conns_refused, messages_sent, messages_received, bytes_sent, bytes_received;
-    uint64_t reads, writes, reads_served, writes_served, fetches, pushes, ops_pending, mems, credit_waits, protocol_errors;
+    uint64_t conns_open, conns_total, conns_refused, messages_sent, messages_received, bytes_sent,
+        bytes_received;
+    uint64_t reads, writes, reads_served, writes_served, fetches, pushes, ops_pending, mems, credit_waits,
+        protocol_errors;
 };
 void fabric_counters_get(const struct fabric *f, struct fabric_counters *out);
 
