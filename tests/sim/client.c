@@ -1,0 +1,309 @@
+/* A simulated client: random reads, writes, zeroes and discards on shared volumes, all of it recorded. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/crc.h"
+#include "tests/sim/backend.h"
+#include "tests/sim/client.h"
+
+#define DEPTH_MAX     4u
+#define SMALL_STRIPES 16u
+#define SMALL_SECTORS 16u
+#define BIG_BLOCKS    8u
+#define BIG_SECTORS   (BLOCK_BYTES / SECTOR_BYTES)
+#define SMALL_GROUPS  (4u * SMALL_STRIPES)
+#define GROUPS        (SMALL_GROUPS + BIG_BLOCKS)
+
+_Static_assert(SMALL_GROUPS * SMALL_SECTORS + BIG_BLOCKS * BIG_SECTORS == SIM_SECTORS, "the groups are all sectors");
+
+struct slot {
+    struct sim_client *client;
+    bool busy, read_all;
+    enum volume_op op;
+    unsigned volume, group, first, count; /* sectors in the group */
+    uint64_t begin, value;                /* the value of the first sector; the next sectors have the next values */
+    struct sim_io io;
+    uint8_t *data;
+    struct fabric_sge sge;
+};
+
+struct sim_client {
+    struct sim_proc *proc;
+    struct sim_backend *backend;
+    struct slot slots[DEPTH_MAX];
+    struct loop_timer timer;
+    unsigned depth, issued, busy;
+    bool open[SIM_VOLUMES], opening[SIM_VOLUMES];
+    bool draining, reading_all;
+    unsigned read_volume, read_group;
+};
+
+/* Where a group lies in its volume: small ones at the start of a stripe, over two block edges, and over the stripe's end. */
+static uint64_t group_offset(unsigned group)
+{
+    static const uint64_t small[4] = {0, 124 * KIB, 252 * KIB, 1020 * KIB};
+    if (group < SMALL_GROUPS)
+        return (group / 4) * MIB + small[group % 4];
+    return (SMALL_STRIPES + 2 + group - SMALL_GROUPS) * MIB + BLOCK_BYTES;
+}
+
+static unsigned group_sectors(unsigned group)
+{
+    return group < SMALL_GROUPS ? SMALL_SECTORS : BIG_SECTORS;
+}
+
+static uint32_t history_sector(unsigned volume, unsigned group, unsigned sector)
+{
+    unsigned base = group < SMALL_GROUPS ? group * SMALL_SECTORS
+                                         : SMALL_GROUPS * SMALL_SECTORS + (group - SMALL_GROUPS) * BIG_SECTORS;
+    return volume * SIM_SECTORS + base + sector;
+}
+
+/* A sector's content follows from its value, so that a mixture of two shows. */
+static void sector_fill(uint8_t *p, uint64_t value)
+{
+    uint64_t x = value;
+    for (unsigned i = 0; i < SECTOR_BYTES / 8; i++) {
+        memcpy(p + i * 8, &x, 8);
+        if (value)
+            x = x * 6364136223846793005ull + 1442695040888963407ull;
+    }
+}
+
+static bool sector_is(const uint8_t *p, uint64_t value)
+{
+    uint8_t want[SECTOR_BYTES];
+    sector_fill(want, value);
+    return memcmp(p, want, SECTOR_BYTES) == 0;
+}
+
+static void record_read(struct slot *s)
+{
+    struct sim_cluster *sc = s->client->proc->cluster;
+    uint64_t end = sim_tick(sc);
+    for (unsigned i = 0; i < s->count; i++) {
+        const uint8_t *p = s->data + i * SECTOR_BYTES;
+        uint64_t value;
+        memcpy(&value, p, 8);
+        if (!sector_is(p, value) && !sc->error[0])
+            snprintf(sc->error, sizeof(sc->error), "%s read a sector that is a mixture: volume %u offset %" PRIu64,
+                     s->client->proc->name, s->volume, group_offset(s->group) + (s->first + i) * SECTOR_BYTES);
+        history_add(sc->history, history_sector(s->volume, s->group, s->first + i), HISTORY_READ, value, s->begin, end,
+                    s->client->proc->number);
+    }
+}
+
+static void record_write(struct slot *s, bool acknowledged)
+{
+    struct sim_cluster *sc = s->client->proc->cluster;
+    uint64_t end = acknowledged ? sim_tick(sc) : HISTORY_OPEN;
+    for (unsigned i = 0; i < s->count; i++)
+        history_add(sc->history, history_sector(s->volume, s->group, s->first + i), HISTORY_WRITE,
+                    s->op == VOLUME_WRITE ? s->value + i : 0, s->begin, end, s->client->proc->number);
+}
+
+static void client_kick(struct sim_client *c, uint64_t delay_ns)
+{
+    if (!loop_timer_armed(&c->timer))
+        loop_timer_arm(c->proc->env.loop, &c->timer, delay_ns);
+}
+
+static void io_done(struct sim_io *io, int rc)
+{
+    struct slot *s = container_of(io, struct slot, io);
+    struct sim_client *c = s->client;
+    struct sim_cluster *sc = c->proc->cluster;
+    trace_point(sc->trace, sim_world_now(sc->world), "client", c->proc->number, (uint64_t)s->op << 32 | s->group, (uint64_t)rc);
+    if (rc == 0)
+        sc->completed++;
+    else
+        sc->failed_ops++;
+    if (s->op != VOLUME_READ)
+        record_write(s, rc == 0);
+    else if (rc == 0)
+        record_read(s);
+    else if (s->read_all && !sc->error[0])
+        snprintf(sc->error, sizeof(sc->error), "%s could not read volume %u offset %" PRIu64 " at the end: %s", c->proc->name,
+                 s->volume, group_offset(s->group), strerror(-rc));
+    s->busy = false;
+    c->busy--;
+    if (rc == -ESTALE || rc == -ENOENT)
+        c->open[s->volume] = false;
+    client_kick(c, rng_below(&c->proc->rng, 2 * NS_PER_MS));
+}
+
+static void slot_submit(struct sim_client *c, struct slot *s)
+{
+    struct sim_cluster *sc = c->proc->cluster;
+    s->begin = sim_tick(sc);
+    if (s->op == VOLUME_WRITE) {
+        s->value = sc->next_value;
+        sc->next_value += s->count;
+        for (unsigned i = 0; i < s->count; i++)
+            sector_fill(s->data + i * SECTOR_BYTES, s->value + i);
+    } else {
+        memset(s->data, 0xee, (size_t)s->count * SECTOR_BYTES);
+    }
+    s->sge = (struct fabric_sge){.base = s->data, .len = s->count * SECTOR_BYTES};
+    s->io = (struct sim_io){.op = s->op,
+                            .offset = group_offset(s->group) + (uint64_t)s->first * SECTOR_BYTES,
+                            .length = (uint64_t)s->count * SECTOR_BYTES,
+                            .sge = &s->sge,
+                            .done = io_done};
+    int rc = sim_backend_submit(c->backend, s->volume, &s->io);
+    if (rc == 0) {
+        s->busy = true;
+        c->busy++;
+        c->issued++;
+    }
+}
+
+static void slot_choose(struct sim_client *c, struct slot *s)
+{
+    struct rng *r = &c->proc->rng;
+    unsigned dice = (unsigned)rng_below(r, 100);
+    s->read_all = false;
+    s->volume = (unsigned)rng_below(r, SIM_VOLUMES);
+    s->op = dice < 45 ? VOLUME_WRITE : dice < 88 ? VOLUME_READ : dice < 94 ? VOLUME_ZERO : VOLUME_DISCARD;
+    if (rng_chance(r, 1, 8))
+        s->group = SMALL_GROUPS + (unsigned)rng_below(r, BIG_BLOCKS);
+    else
+        s->group = (unsigned)(rng_chance(r, 3, 4) ? rng_below(r, 8) : rng_below(r, SMALL_GROUPS));
+    unsigned sectors = group_sectors(s->group);
+    s->first = (unsigned)rng_below(r, sectors);
+    s->count = 1 + (unsigned)rng_below(r, sectors - s->first);
+    if (rng_chance(r, 1, 3)) {
+        s->first = 0;
+        s->count = sectors;
+    }
+    if (s->op == VOLUME_DISCARD) { /* whole units only: the edges of a discard may stay */
+        s->first &= ~7u;
+        s->count = (s->count + 7u) & ~7u;
+        if (s->first + s->count > sectors)
+            s->count = sectors - s->first;
+    }
+}
+
+static bool choose_read_all(struct sim_client *c, struct slot *s)
+{
+    if (c->read_volume == SIM_VOLUMES)
+        return false;
+    *s = (struct slot){.client = c, .data = s->data, .read_all = true, .op = VOLUME_READ};
+    s->volume = c->read_volume;
+    s->group = c->read_group;
+    s->count = group_sectors(s->group);
+    if (++c->read_group == GROUPS) {
+        c->read_group = 0;
+        c->read_volume++;
+    }
+    return true;
+}
+
+static void open_done(void *arg, unsigned volume, int rc)
+{
+    struct sim_client *c = arg;
+    c->opening[volume] = false;
+    c->open[volume] = rc == 0;
+    client_kick(c, rng_below(&c->proc->rng, 100 * NS_PER_MS));
+}
+
+static void client_step(struct loop_timer *t)
+{
+    struct sim_client *c = container_of(t, struct sim_client, timer);
+    struct sim_cluster *sc = c->proc->cluster;
+    for (unsigned v = 0; v < SIM_VOLUMES; v++)
+        if (!c->open[v] && !c->opening[v] && sc->volumes_ready) {
+            c->opening[v] = true;
+            if (sim_backend_open(c->backend, v, open_done, c))
+                c->opening[v] = false;
+        }
+    bool all_open = true;
+    for (unsigned v = 0; v < SIM_VOLUMES; v++)
+        all_open = all_open && c->open[v];
+    for (unsigned i = 0; all_open && i < c->depth; i++) {
+        struct slot *s = &c->slots[i];
+        if (s->busy)
+            continue;
+        if (c->reading_all) {
+            if (!choose_read_all(c, s))
+                break;
+        } else if (!c->draining && c->issued < sc->options.operations) {
+            slot_choose(c, s);
+        } else {
+            break;
+        }
+        slot_submit(c, s);
+    }
+    client_kick(c, 1 + rng_below(&c->proc->rng, 20 * NS_PER_MS));
+}
+
+int sim_client_create(struct sim_proc *p, struct sim_client **out)
+{
+    struct sim_client *c = calloc(1, sizeof(*c));
+    if (!c)
+        return -ENOMEM;
+    c->proc = p;
+    c->depth = 1 + (unsigned)rng_below(&p->rng, DEPTH_MAX);
+    c->draining = p->cluster->faults_over;
+    for (unsigned i = 0; i < DEPTH_MAX; i++) {
+        c->slots[i].client = c;
+        c->slots[i].data = aligned_alloc(UNIT_BYTES, BLOCK_BYTES);
+        MUST(c->slots[i].data);
+    }
+    int rc = sim_backend_create(p, &c->backend);
+    MUST(rc == 0);
+    loop_timer_init(&c->timer, client_step);
+    loop_timer_arm(p->env.loop, &c->timer, 1);
+    *out = c;
+    return 0;
+}
+
+void sim_client_destroy(struct sim_client *c)
+{
+    for (unsigned i = 0; i < DEPTH_MAX; i++) {
+        struct slot *s = &c->slots[i];
+        if (s->busy && s->op != VOLUME_READ)
+            record_write(s, false);
+    }
+    loop_timer_cancel(c->proc->env.loop, &c->timer);
+    sim_backend_destroy(c->backend);
+    for (unsigned i = 0; i < DEPTH_MAX; i++)
+        free(c->slots[i].data);
+    free(c);
+}
+
+struct sim_backend *sim_client_backend(struct sim_client *c)
+{
+    return c->backend;
+}
+
+void sim_client_drain(struct sim_client *c)
+{
+    c->draining = true;
+}
+
+bool sim_client_idle(const struct sim_client *c)
+{
+    return c->busy == 0 && (!c->reading_all || c->read_volume == SIM_VOLUMES);
+}
+
+void sim_client_read_all(struct sim_client *c)
+{
+    c->reading_all = true;
+    c->draining = true;
+}
+
+void sim_client_explain(const struct sim_client *c, char *out, size_t cap)
+{
+    size_t n = 0;
+    n += (size_t)snprintf(out, cap, "%s:", c->proc->name);
+    for (unsigned v = 0; v < SIM_VOLUMES && n < cap; v++)
+        if (!c->open[v])
+            n += (size_t)snprintf(out + n, cap - n, " volume %u is not open;", v);
+    for (unsigned i = 0; i < c->depth && n < cap; i++)
+        if (c->slots[i].busy)
+            n += (size_t)snprintf(out + n, cap - n, " op %d on volume %u offset %" PRIu64 " since tick %" PRIu64 ";",
+                                  (int)c->slots[i].op, c->slots[i].volume, c->slots[i].io.offset, c->slots[i].begin);
+}

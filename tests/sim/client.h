@@ -1,0 +1,20 @@
+/* client.h: a simulated client process. */
+#ifndef CISTERN_TESTS_SIM_CLIENT_H
+#define CISTERN_TESTS_SIM_CLIENT_H
+
+#include "tests/sim/cluster.h"
+
+struct sim_backend;
+int sim_client_create(struct sim_proc *p, struct sim_client **out);
+/* Any state. Writes without an answer go into the history as such. */
+void sim_client_destroy(struct sim_client *c);
+struct sim_backend *sim_client_backend(struct sim_client *c);
+/* No new operations from now on. */
+void sim_client_drain(struct sim_client *c);
+bool sim_client_idle(const struct sim_client *c);
+/* Reads all that was ever written and records it; idle at the end. */
+void sim_client_read_all(struct sim_client *c);
+/* What it waits for, for a stuck run. */
+void sim_client_explain(const struct sim_client *c, char *out, size_t cap);
+
+#endif

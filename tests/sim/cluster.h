@@ -1,0 +1,116 @@
+/*
+ * cluster.h: the whole cluster in one process on a virtual clock: an MDC, OSDs, a SAN agent, gateways, clients.
+ *
+ * Each process has its own loop, random stream, fabric endpoint and objects, exactly as in production; only the
+ * providers are simulated (common/sim.h, rdma/fabric_sim.h, common/device/device_sim.h, services/mdc/meta_sim). A
+ * crash is: loop, fabric and devices die, memory is freed; a restart builds the service again over the same media.
+ */
+#ifndef CISTERN_TESTS_SIM_CLUSTER_H
+#define CISTERN_TESTS_SIM_CLUSTER_H
+
+#include "common/env.h"
+#include "common/rng.h"
+#include "common/sim.h"
+#include "common/trace.h"
+#include "common/device/device_sim.h"
+#include "rdma/fabric_sim.h"
+#include "services/cluster/cluster.h"
+#include "services/mdc/mdc.h"
+#include "services/rwm/rwm.h"
+#include "services/vbs/gateway.h"
+#include "services/vbs/volume.h"
+#include "tests/sim/history.h"
+
+#define SIM_OSDS     3u
+#define SIM_GATEWAYS 2u
+#define SIM_CLIENTS  3u
+#define SIM_PROCS    (1u + SIM_OSDS + 1u + SIM_GATEWAYS + SIM_CLIENTS)
+
+enum sim_kind { SIM_MDC, SIM_OSD, SIM_SAN, SIM_GATEWAY, SIM_CLIENT };
+
+struct sim_cluster;
+struct sim_client;
+struct sim_proc {
+    struct sim_cluster *cluster;
+    enum sim_kind kind;
+    unsigned number; /* in the cluster; also its simulated host */
+    char name[16];
+    bool alive, paused;
+    unsigned starts;
+    uint64_t up_at;      /* dead: when to start it again; UINT64_MAX = never */
+    uint64_t resume_at;  /* paused: when it goes on */
+    struct sim_clock clock;
+    bool has_clock;
+    struct rng rng;
+    struct env env;
+    /* what it runs */
+    struct mdc *mdc;
+    struct rwm_host *host;
+    struct rwm *rwm;
+    struct gateway *gateway;
+    struct sim_client *client;
+    /* what outlives it */
+    struct sim_medium *data;
+    struct device *device;
+    bool formatted, failed;
+    char failure[256];
+};
+
+struct sim_options {
+    uint64_t seed;
+    uint64_t run_ns;      /* how long the faults go on */
+    uint64_t settle_ns;   /* how long the cluster then has to finish every request */
+    unsigned operations;  /* per client, at most */
+    bool verbose;         /* services' logs on stderr */
+    bool no_faults;
+};
+
+struct sim_cluster {
+    struct sim_options options;
+    struct uuid cluster_id;
+    struct sim_world *world;
+    struct sim_net *net;
+    struct meta_sim *meta;
+    struct trace *trace;
+    struct rng rng; /* the schedule of faults */
+    struct sim_proc procs[SIM_PROCS];
+    struct history *history;
+    uint64_t tick; /* orders the beginnings and ends of operations */
+    uint64_t next_value;
+    uint64_t completed, failed_ops, kills, restarts, pauses, cuts, disconnects, power_losses;
+    bool volumes_ready, faults_over;
+    struct sim_setup *setup;
+    unsigned setup_state;
+    char error[512]; /* the first contradiction that a client saw */
+};
+
+int sim_cluster_create(const struct sim_options *options, struct sim_cluster **out);
+void sim_cluster_destroy(struct sim_cluster *c);
+struct sim_proc *sim_cluster_proc(struct sim_cluster *c, enum sim_kind kind, unsigned index);
+/* Starts a dead process over what it left. */
+void sim_proc_start(struct sim_proc *p);
+/* kill -9; power: its machine loses power too (unflushed writes of its medium torn and dropped). */
+void sim_proc_kill(struct sim_proc *p, bool power);
+void sim_proc_pause(struct sim_proc *p);
+void sim_proc_resume(struct sim_proc *p);
+
+/* Where a process listens. */
+#define SIM_GATEWAY_PORT 7300u
+#define SIM_MDC_PORT     7100u
+struct fabric_addr sim_addr(const struct sim_proc *p, uint16_t port);
+
+/* Strictly growing stamp for the history. */
+static inline uint64_t sim_tick(struct sim_cluster *c)
+{
+    return ++c->tick;
+}
+
+enum sim_result { SIM_OK = 0, SIM_WRONG = 10, SIM_STUCK = 11, SIM_SETUP = 12 };
+/* Runs the whole story of one seed; why (cap bytes) explains anything but SIM_OK. */
+enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap);
+
+#define SIM_SECTORS 3072u /* per volume, that the clients use, spread over it */
+#define SIM_VOLUMES 2u
+#define SIM_VOLUME_BYTES (32 * MIB)
+
+#endif

@@ -1,0 +1,11 @@
+/* faults.h: what goes wrong in a simulated run. */
+#ifndef CISTERN_TESTS_SIM_FAULTS_H
+#define CISTERN_TESTS_SIM_FAULTS_H
+
+struct sim_cluster;
+/* Draws whether something goes wrong now, and what. Most calls do nothing. */
+void sim_faults_step(struct sim_cluster *c);
+/* Undoes all: links whole, processes going on or due to start. */
+void sim_faults_heal(struct sim_cluster *c);
+
+#endif
