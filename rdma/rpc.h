@@ -48,9 +48,9 @@ struct rpc_method {
 };
 struct rpc_events {
     void (*up)(void *service, struct rpc_peer *peer); /* may be NULL */
-    /* The connection is gone. rpc_requests of it stay valid until replied (the reply goes nowhere). All calls have
-     * ended with -ENOTCONN (their done has run). The peer object is freed after this returns and all its requests
-     * have ended. */
+    /* The connection is gone. rpc_requests of it stay valid until replied (the reply goes nowhere). All calls
+     * have ended with -ENOTCONN (their done has run). The peer object is freed after this returns and all its
+     * requests have ended. */
     void (*down)(void *service, struct rpc_peer *peer, enum fabric_down reason); /* may be NULL */
     /* A notify message from the peer. May be NULL: ignored. */
     void (*notify)(void *service, struct rpc_peer *peer, uint16_t method, const void *body,
@@ -109,9 +109,9 @@ int rpc_connect(struct env *env, const struct fabric_addr *addr, enum fabric_dom
 /* Ends the connection; calls end with -ENOTCONN (their done still runs), no further events; frees the peer in
  * time. */
 void rpc_close(struct rpc_peer *peer);
-/* For destroy paths, in any state (the loop and the fabric may live on): frees at once, runs no callbacks; its calls and
- * the ops that were posted on its connection end without done (fabric_abandon). Also from within the peer's own
- * callbacks. */
+/* For destroy paths, in any state (the loop and the fabric may live on): frees at once, runs no callbacks;
+ * its calls and the ops that were posted on its connection end without done (fabric_abandon). Also from
+ * within the peer's own callbacks. */
 void rpc_abandon(struct rpc_peer *peer);
 bool rpc_peer_is_up(const struct rpc_peer *peer);
 const struct fabric_peer *rpc_peer_info(const struct rpc_peer *peer);

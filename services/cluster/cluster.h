@@ -1,11 +1,11 @@
 /*
- * cluster.h: what every service, gateway and tool does to be part of a cluster: keep a session with the metadata
- * controller, keep a local copy of the tables by one-sided reads, and call the MDC.
+ * cluster.h: what every service, gateway and tool does to be part of a cluster: keep a session with the
+ * metadata controller, keep a local copy of the tables by one-sided reads, and call the MDC.
  *
- * A cluster object reconnects for ever, with back-off and jitter, over its list of MDC addresses. The table copy stays
- * usable while no MDC answers. Two connections: one for messages (FABRIC_DOMAIN_CLUSTER), one for reads of the tables
- * (FABRIC_DOMAIN_TABLE); the second works while the MDC process is stopped, as far as the provider allows
- * (verbs: yes; tcp: its fabric answers, so no).
+ * A cluster object reconnects for ever, with back-off and jitter, over its list of MDC addresses. The table
+ * copy stays usable while no MDC answers. Two connections: one for messages (FABRIC_DOMAIN_CLUSTER), one for
+ * reads of the tables (FABRIC_DOMAIN_TABLE); the second works while the MDC process is stopped, as far as the
+ * provider allows (verbs: yes; tcp: its fabric answers, so no).
  */
 #ifndef CISTERN_SERVICES_CLUSTER_CLUSTER_H
 #define CISTERN_SERVICES_CLUSTER_CLUSTER_H
@@ -17,7 +17,8 @@
 
 struct cluster;
 struct cluster_events {
-    /* A session with the MDC begins (also after each reconnect): register again, open volumes again. May be NULL. */
+    /* A session with the MDC begins (also after each reconnect): register again, open volumes again. May be
+     * NULL. */
     void (*session_up)(void *user, const struct mdc_session_reply *session);
     void (*session_down)(void *user); /* may be NULL */
     /* The table copy changed (or came for the first time). May be NULL. */
@@ -34,17 +35,19 @@ struct cluster_config {
     bool no_table;       /* tools that only call */
 };
 /* env->fabric must be set. Starts connecting at once. Strings and addresses are copied. 0 or -errno. */
-int cluster_create(struct env *env, const struct cluster_config *config, const struct cluster_events *events, void *user,
-                   struct cluster **out);
+int cluster_create(struct env *env, const struct cluster_config *config, const struct cluster_events *events,
+                   void *user, struct cluster **out);
 /* Frees at once, no callbacks, in any state; every pending cluster_call's done never runs. */
 void cluster_destroy(struct cluster *c);
 bool cluster_session_is_up(const struct cluster *c);
-/* NULL until the first copy is whole. In place, valid until the next table_changed; the pointer to struct table is stable. */
+/* NULL until the first copy is whole. In place, valid until the next table_changed; the pointer to struct
+ * table is stable. */
 const struct table *cluster_table(const struct cluster *c);
-/* Asks for a refresh as soon as possible (a module or MDC showed something newer). Cheap when one is under way. */
+/* Asks for a refresh as soon as possible (a module or MDC showed something newer). Cheap when one is under
+ * way. */
 void cluster_refresh(struct cluster *c);
-/* fn runs once, later, when the copy is at least (term, version), or when a refresh that began after this call has ended
- * (version 0), whichever table that gave. Embedded. */
+/* fn runs once, later, when the copy is at least (term, version), or when a refresh that began after this
+ * call has ended (version 0), whichever table that gave. Embedded. */
 struct cluster_wait {
     struct list link;
     uint64_t term, version;
@@ -62,7 +65,8 @@ struct cluster_call {
     void *reply;         /* filled before done(0) */
     uint64_t timeout_ns; /* in all, waiting for a session included; 0 = for ever */
     bool retry;          /* idempotent: repeat after a lost connection until the timeout; else -ENOTCONN */
-    /* rc: 0; -ENOTCONN, -ETIMEDOUT, -EPROTO; or -errno of status when the MDC refused: then status and error_text tell. */
+    /* rc: 0; -ENOTCONN, -ETIMEDOUT, -EPROTO; or -errno of status when the MDC refused: then status and
+     * error_text tell. */
     void (*done)(struct cluster_call *call, int rc);
     uint32_t status;
     char error_text[256]; /* a sentence for the user whenever rc != 0 */

@@ -1,8 +1,10 @@
 /*
- * meta.h: the meta store: what the metadata controller must not forget. An ordered map from text keys to byte strings,
- * changed by atomic transactions; a commit is durable when its callback runs. Providers know nothing of what is stored.
+ * meta.h: the meta store: what the metadata controller must not forget. An ordered map from text keys to byte
+ * strings, changed by atomic transactions; a commit is durable when its callback runs. Providers know nothing
+ * of what is stored.
  *
- * Thread: the loop's. A provider that blocks (fsync) does so on a thread of its own and completes through loop_post.
+ * Thread: the loop's. A provider that blocks (fsync) does so on a thread of its own and completes through
+ * loop_post.
  */
 #ifndef CISTERN_SERVICES_MDC_META_H
 #define CISTERN_SERVICES_MDC_META_H
@@ -35,12 +37,13 @@ struct meta_store {
 };
 struct meta_ops {
     const char *name; /* "lmdb" */
-    int (*load)(struct meta_store *s, int (*fn)(void *arg, const char *key, const void *value, size_t len), void *arg);
+    int (*load)(struct meta_store *s, int (*fn)(void *arg, const char *key, const void *value, size_t len),
+                void *arg);
     int (*commit)(struct meta_store *s, struct meta_commit *c);
     void (*close)(struct meta_store *s);
 };
-/* Calls fn for each key in order; stops at, and returns, fn's first non-zero answer. 0 or -errno. Not while a commit
- * is in flight. A key or value out of the limits above is -EBADMSG. */
+/* Calls fn for each key in order; stops at, and returns, fn's first non-zero answer. 0 or -errno. Not while a
+ * commit is in flight. A key or value out of the limits above is -EBADMSG. */
 static inline int meta_load(struct meta_store *s,
                             int (*fn)(void *arg, const char *key, const void *value, size_t len), void *arg)
 {
@@ -62,19 +65,19 @@ struct meta_lmdb_config {
     const char *dir;
     uint64_t map_bytes; /* most bytes of the file; 0 = 1 GiB (sparse) */
 };
-/* env->loop runs the completions. 0; -EWOULDBLOCK: another process has it open; -EMEDIUMTYPE: not an LMDB file;
- * -errno. The reason is logged. */
+/* env->loop runs the completions. 0; -EWOULDBLOCK: another process has it open; -EMEDIUMTYPE: not an LMDB
+ * file; -errno. The reason is logged. */
 int meta_lmdb_open(struct env *env, const struct meta_lmdb_config *config, struct meta_store **out);
 
 /* ---- simulated: a "disk" in memory that outlives processes ---- */
 struct meta_sim;
-/* commit_ns: how long a commit takes on the process's clock, jittered up to twice that. seed decides what becomes of
- * commits that a crash cuts off. 0 or -ENOMEM. */
+/* commit_ns: how long a commit takes on the process's clock, jittered up to twice that. seed decides what
+ * becomes of commits that a crash cuts off. 0 or -ENOMEM. */
 int meta_sim_create(uint64_t seed, uint64_t commit_ns, struct meta_sim **out);
 /* No store of it may be open. */
 void meta_sim_destroy(struct meta_sim *sim);
-/* A process opens it. Closing it is also the crash: a commit in flight then has happened or not, as the seed says.
- * 0; -EWOULDBLOCK: open already; -ENOMEM. */
+/* A process opens it. Closing it is also the crash: a commit in flight then has happened or not, as the seed
+ * says. 0; -EWOULDBLOCK: open already; -ENOMEM. */
 int meta_sim_open(struct meta_sim *sim, struct env *env, struct meta_store **out);
 /* The n-th commit from now fails with rc (n = 1: the next); whether it happened is the seed's. 0 = none. */
 void meta_sim_fail_at(struct meta_sim *sim, unsigned n, int rc);

@@ -1,13 +1,16 @@
 /*
- * rwm.h: the read-write control engine: one module (an OSD's disk, or one LUN of a SAN agent) of one shard. Read this first.
+ * rwm.h: the read-write control engine: one module (an OSD's disk, or one LUN of a SAN agent) of one shard.
+ * Read this first.
  *
- * The path of a write: rpc request (block_proto.h) -> checks (incarnation, pool, epoch, generation, range, turn) -> payload
- * fetched into a unit-aligned buffer and checked -> per-block order: widened to whole units (read, merge) -> version given ->
- * store_write -> durable -> reply. A read: checks -> store_read -> CRCs checked -> reply with payload.
+ * The path of a write: rpc request (block_proto.h) -> checks (incarnation, pool, epoch, generation, range,
+ * turn) -> payload fetched into a unit-aligned buffer and checked -> per-block order: widened to whole units
+ * (read, merge) -> version given -> store_write -> durable -> reply. A read: checks -> store_read -> CRCs
+ * checked -> reply with payload.
  *
- * The engine registers the module with the metadata controller, keeps a table copy, durably accepts epochs and volume records
- * before it serves by them, confirms by heartbeat the table version that is in force here, and removes in the background what
- * deleted and shrunk volumes left. Copies (forwards, promises, recovery) come on top of the same versions and epochs.
+ * The engine registers the module with the metadata controller, keeps a table copy, durably accepts epochs
+ * and volume records before it serves by them, confirms by heartbeat the table version that is in force here,
+ * and removes in the background what deleted and shrunk volumes left. Copies (forwards, promises, recovery)
+ * come on top of the same versions and epochs.
  */
 #ifndef CISTERN_SERVICES_RWM_RWM_H
 #define CISTERN_SERVICES_RWM_RWM_H
@@ -25,27 +28,30 @@ struct rwm_config {
     enum table_media media;
     struct fabric_addr mdc[CLUSTER_MDCS_MAX];
     unsigned mdc_count;
-    uint64_t incarnation;     /* of this start */
-    uint64_t buffer_bytes;    /* request payloads in memory; 0 = 64 MiB; over it requests wait */
-    unsigned requests_max;    /* 0 = 512 */
+    uint64_t incarnation;  /* of this start */
+    uint64_t buffer_bytes; /* request payloads in memory; 0 = 64 MiB; over it requests wait */
+    unsigned requests_max; /* 0 = 512 */
     struct store_options store;
 };
 struct rwm_events {
-    /* The module can not go on (device broken or gone, medium refused by the MDC, superseded): text says why and what to do.
-     * The owner destroys it, and may try again later. */
+    /* The module can not go on (device broken or gone, medium refused by the MDC, superseded): text says why
+     * and what to do. The owner destroys it, and may try again later. */
     void (*failed)(void *user, int rc, const char *text);
     void (*serving)(void *user); /* registered and serving; once per start. May be NULL */
 };
 /*
- * The devices are open (and fenced, on a LUN); the engine owns neither. The store is opened first, then the MDC asked.
- * listen: address for the data path; several modules of one process share one listener: see rwm_host.
+ * The devices are open (and fenced, on a LUN); the engine owns neither. The store is opened first, then the
+ * MDC asked. listen: address for the data path; several modules of one process share one listener: see
+ * rwm_host.
  */
 struct rwm_host; /* the listener of one process: routes a connection to the module that its HELLO names */
 int rwm_host_create(struct env *env, const struct fabric_addr *listen, struct rwm_host **out);
 void rwm_host_addr(const struct rwm_host *h, struct fabric_addr *out);
-void rwm_host_destroy(struct rwm_host *h); /* any state, no callbacks; destroy the modules after it or before, either way */
-int rwm_create(struct env *env, struct rwm_host *host, struct device *data, struct device *journal, const struct rwm_config *config,
-               const struct rwm_events *events, void *user, struct rwm **out);
+void rwm_host_destroy(
+    struct rwm_host *h); /* any state, no callbacks; destroy the modules after it or before, either way */
+int rwm_create(struct env *env, struct rwm_host *host, struct device *data, struct device *journal,
+               const struct rwm_config *config, const struct rwm_events *events, void *user,
+               struct rwm **out);
 void rwm_destroy(struct rwm *m);
 /* Orderly: stop serving, write back, done. Then rwm_destroy. */
 void rwm_shutdown(struct rwm *m, void (*done)(void *arg, int rc), void *arg);

@@ -1,10 +1,11 @@
 /*
- * store.h: the block store of one module: blocks with versions and checksums on a data device, redo journal on the same
- * device or on a pmem/DAX file. It knows no network, no volumes' meaning, no membership: the engine (rwm.h) above does.
+ * store.h: the block store of one module: blocks with versions and checksums on a data device, redo journal
+ * on the same device or on a pmem/DAX file. It knows no network, no volumes' meaning, no membership: the
+ * engine (rwm.h) above does.
  *
- * Durability: when a write's done runs with 0, it survives any crash. After a crash at any instant every write is whole
- * or absent, in submission order per block, and everything acknowledged is there. Reads return only what is durable.
- * The layout and its reasons: docs/disk-format.md.
+ * Durability: when a write's done runs with 0, it survives any crash. After a crash at any instant every
+ * write is whole or absent, in submission order per block, and everything acknowledged is there. Reads return
+ * only what is durable. The layout and its reasons: docs/disk-format.md.
  *
  * Thread: the loop's. done callbacks never run inside the call.
  */
@@ -27,80 +28,92 @@ struct store_key {
 
 /* ---- making and opening ---- */
 struct store_identity {
-    struct uuid store;      /* made at format */
-    struct uuid cluster;    /* all zero until first registration */
-    uint32_t module;        /* 0 until first registration */
-    uint64_t start_counter; /* +1, durably, at each open before anything is served */
-    uint32_t partition_bits; /* the index is kept by partition: log2 of the pool's partition count, 0 until in a pool */
+    struct uuid store;       /* made at format */
+    struct uuid cluster;     /* all zero until first registration */
+    uint32_t module;         /* 0 until first registration */
+    uint64_t start_counter;  /* +1, durably, at each open before anything is served */
+    uint32_t partition_bits; /* the index is kept by partition: log2 of the pool's partition count, 0 until in
+                                a pool */
 };
 struct store_format_options {
-    uint64_t journal_bytes; /* 0 = 1/32 of the device, 8 MiB to 1 GiB; on the journal device when there is one: all of it */
+    uint64_t journal_bytes; /* 0 = 1/32 of the device, 8 MiB to 1 GiB; on the journal device when there is
+                               one: all of it */
     uint32_t max_partitions, max_volumes, max_turns; /* 0 = 65536, 16384, 16384 records */
-    bool force;             /* overwrite a store that is there */
+    bool force;                                      /* overwrite a store that is there */
 };
-/* A format or an open under way. done runs exactly once, and the job is gone when it runs; until then store_job_abandon frees it
- * at once: no I/O, no callbacks, done never runs (a crash as far as the media are concerned). */
+/* A format or an open under way. done runs exactly once, and the job is gone when it runs; until then
+ * store_job_abandon frees it at once: no I/O, no callbacks, done never runs (a crash as far as the media are
+ * concerned). */
 struct store_job;
 void store_job_abandon(struct store_job *job);
-/* Writes a new, empty store. done(arg, rc): -EEXIST when the device holds a store (or anything that looks like a filesystem or
- * partition table in its first 64 KiB: not all zero) and force is not set; -ENOSPC when too small. journal may be NULL. */
+/* Writes a new, empty store. done(arg, rc): -EEXIST when the device holds a store (or anything that looks
+ * like a filesystem or partition table in its first 64 KiB: not all zero) and force is not set; -ENOSPC when
+ * too small. journal may be NULL. */
 struct store_job *store_format(struct env *env, struct device *data, struct device *journal,
-                               const struct store_format_options *options, void (*done)(void *arg, int rc), void *arg);
+                               const struct store_format_options *options, void (*done)(void *arg, int rc),
+                               void *arg);
 struct store_options {
-    uint64_t cache_bytes;   /* metadata page cache; 0 = 64 MiB */
-    uint64_t journal_max_bytes; /* 0 = as formatted; DRAM kept for not yet written back payloads is bounded by it */
-    unsigned requests_max;  /* at once; 0 = 1024; over it store_* answer -EAGAIN and store_wait tells when */
-    bool read_only;         /* checks: nothing is written, start_counter is not raised */
+    uint64_t cache_bytes;       /* metadata page cache; 0 = 64 MiB */
+    uint64_t journal_max_bytes; /* 0 = as formatted; DRAM kept for not yet written back payloads is bounded by
+                                   it */
+    unsigned requests_max; /* at once; 0 = 1024; over it store_* answer -EAGAIN and store_wait tells when */
+    bool read_only;        /* checks: nothing is written, start_counter is not raised */
 };
 struct store_open_report {
-    int rc;             /* 0, -EMEDIUMTYPE foreign or no store, -ESTALE old journal/data pair, -EBADMSG damaged beyond use ... */
-    bool damaged;       /* opened, but something durable was lost: see text; lookups that may be affected answer -EBADMSG */
-    char text[256];     /* what is wrong and what to do, or how the replay went */
+    int rc; /* 0, -EMEDIUMTYPE foreign or no store, -ESTALE old journal/data pair, -EBADMSG damaged beyond use
+               ... */
+    bool damaged;   /* opened, but something durable was lost: see text; lookups that may be affected answer
+                       -EBADMSG */
+    char text[256]; /* what is wrong and what to do, or how the replay went */
     uint64_t replayed_records, blocks, pages_repaired;
 };
-/* Opens and replays. The store owns neither device. done runs once; *out is set when rc = 0. Takes possession: raises
- * start_counter durably. Identity mismatch between data device and journal device is refused. */
-struct store_job *store_open(struct env *env, struct device *data, struct device *journal, const struct store_options *options,
-                             void (*done)(void *arg, struct store *store, const struct store_open_report *report), void *arg);
+/* Opens and replays. The store owns neither device. done runs once; *out is set when rc = 0. Takes
+ * possession: raises start_counter durably. Identity mismatch between data device and journal device is
+ * refused. */
+struct store_job *store_open(
+    struct env *env, struct device *data, struct device *journal, const struct store_options *options,
+    void (*done)(void *arg, struct store *store, const struct store_open_report *report), void *arg);
 /* Writes everything back, so that the next open replays nothing; done, then store_destroy. */
 void store_close(struct store *store, void (*done)(void *arg, int rc), void *arg);
 /* Frees at once, in any state, no I/O, no callbacks (a crash as far as the media are concerned). */
 void store_destroy(struct store *store);
 const struct store_identity *store_identity(const struct store *store);
-/* Durably sets cluster, module and partition_bits (first registration, pool membership). Refused (-EPERM) when cluster or module
- * are set already and differ. */
-int store_set_identity(struct store *store, const struct uuid *cluster, uint32_t module, uint32_t partition_bits,
-                       void (*done)(void *arg, int rc), void *arg);
+/* Durably sets cluster, module and partition_bits (first registration, pool membership). Refused (-EPERM)
+ * when cluster or module are set already and differ. */
+int store_set_identity(struct store *store, const struct uuid *cluster, uint32_t module,
+                       uint32_t partition_bits, void (*done)(void *arg, int rc), void *arg);
 
 /* ---- blocks ---- */
-/* Embedded in the caller's object; the store's from a successful submit until done. Memory of iov must be UNIT_BYTES aligned. */
+/* Embedded in the caller's object; the store's from a successful submit until done. Memory of iov must be
+ * UNIT_BYTES aligned. */
 struct store_op {
     struct store_key key;
     uint32_t first_unit, unit_count; /* inside the block */
-    struct version version;          /* writes and clears: the new version, greater than the block's present one */
-    const struct iovec *iov;         /* READ: destination; WRITE: source: unit_count * UNIT_BYTES in all */
+    struct version version;  /* writes and clears: the new version, greater than the block's present one */
+    const struct iovec *iov; /* READ: destination; WRITE: source: unit_count * UNIT_BYTES in all */
     int iovcnt;
     const uint32_t *unit_crcs; /* WRITE: CRC32C of each unit (unit_count entries), valid until done */
     void (*done)(struct store_op *op, int rc);
     /* results of READ and STAT */
-    uint32_t written;            /* one bit per unit of the whole block: 1 = written */
-    struct version found;        /* the block's durable version, {0,0} when absent */
-    uint32_t found_crcs[UNITS_PER_BLOCK]; /* READ: [i] is of unit first_unit + i, for those that are written */
+    uint32_t written;     /* one bit per unit of the whole block: 1 = written */
+    struct version found; /* the block's durable version, {0,0} when absent */
+    uint32_t
+        found_crcs[UNITS_PER_BLOCK]; /* READ: [i] is of unit first_unit + i, for those that are written */
     /* the store's */
     struct list link;
     void *priv;
     uint32_t state;
 };
 /*
- * store_write: unit_count whole units become the data. done(0): durable. Fails at submit: -ENOSPC (decided now, nothing has happened),
- *   -EAGAIN (too many requests: store_wait), -EROFS, -ENODEV (device gone). Fails in done: -EIO when the media failed: the store is then
- *   broken (store_is_broken), its durable state unknown until reopened.
- * store_clear: the units become holes (read as zeroes, take no space in the long run); a versioned record. Space for clears is
- *   reserved: it never answers -ENOSPC.
- * store_read: fills iov; holes are zero-filled. Checks CRCs: -EBADMSG when a unit is rotten (bad_units counted), -EIO when the medium
- *   fails. A read sees all writes whose done has run before it was submitted and none that is not durable.
- * store_stat: version and written map only.
- * Ops on one block take effect in order of submission. Ops on different blocks are independent.
+ * store_write: unit_count whole units become the data. done(0): durable. Fails at submit: -ENOSPC (decided
+ * now, nothing has happened), -EAGAIN (too many requests: store_wait), -EROFS, -ENODEV (device gone). Fails
+ * in done: -EIO when the media failed: the store is then broken (store_is_broken), its durable state unknown
+ * until reopened. store_clear: the units become holes (read as zeroes, take no space in the long run); a
+ * versioned record. Space for clears is reserved: it never answers -ENOSPC. store_read: fills iov; holes are
+ * zero-filled. Checks CRCs: -EBADMSG when a unit is rotten (bad_units counted), -EIO when the medium fails. A
+ * read sees all writes whose done has run before it was submitted and none that is not durable. store_stat:
+ * version and written map only. Ops on one block take effect in order of submission. Ops on different blocks
+ * are independent.
  */
 int store_write(struct store *store, struct store_op *op);
 int store_clear(struct store *store, struct store_op *op);
@@ -113,12 +126,15 @@ struct store_waiter {
 };
 void store_wait(struct store *store, struct store_waiter *w);
 void store_wait_cancel(struct store *store, struct store_waiter *w);
-/* Removes the whole block (delete of a volume, cut of a shrink): absence, durable at done. Only first-class use: background removal. */
+/* Removes the whole block (delete of a volume, cut of a shrink): absence, durable at done. Only first-class
+ * use: background removal. */
 int store_remove(struct store *store, struct store_op *op);
 
-/* Walks the blocks of one partition index in a stable order: fills up to max keys after *cursor (0 = from the start), returns the
- * count; *cursor is 0 at the end. Blocks written or removed meanwhile may or may not be seen. partition = hash & (2^bits - 1). */
-unsigned store_list(struct store *store, uint32_t partition, uint64_t *cursor, struct store_key *keys, unsigned max);
+/* Walks the blocks of one partition index in a stable order: fills up to max keys after *cursor (0 = from the
+ * start), returns the count; *cursor is 0 at the end. Blocks written or removed meanwhile may or may not be
+ * seen. partition = hash & (2^bits - 1). */
+unsigned store_list(struct store *store, uint32_t partition, uint64_t *cursor, struct store_key *keys,
+                    unsigned max);
 
 /* ---- small durable records: what the module has accepted ---- */
 struct store_partition_record { /* 64 bytes on disk: index = partition number in the pool */
@@ -144,9 +160,11 @@ struct store_turn_record { /* 64 bytes: the highest write turn accepted of (volu
 _Static_assert(sizeof(struct store_turn_record) == 64, "64 bytes on disk");
 enum store_record_kind { STORE_PARTITION, STORE_VOLUME, STORE_TURN };
 uint32_t store_record_capacity(const struct store *store, enum store_record_kind kind);
-/* In memory, valid until the record is set again; NULL when index is out of range. Includes sets that are not yet durable. */
+/* In memory, valid until the record is set again; NULL when index is out of range. Includes sets that are not
+ * yet durable. */
 const void *store_record_get(const struct store *store, enum store_record_kind kind, uint32_t index);
-/* Journals a new image of one record; done(0): durable. Ordered with writes: a write submitted later is not durable before it. */
+/* Journals a new image of one record; done(0): durable. Ordered with writes: a write submitted later is not
+ * durable before it. */
 struct store_record_op {
     enum store_record_kind kind;
     uint32_t index;
@@ -155,7 +173,8 @@ struct store_record_op {
     uint32_t state;
 };
 /* op NULL: nobody waits (the order above is enough). 0, -EAGAIN, -ERANGE, -EROFS, -ENODEV. */
-int store_record_set(struct store *store, struct store_record_op *op, enum store_record_kind kind, uint32_t index, const void *image);
+int store_record_set(struct store *store, struct store_record_op *op, enum store_record_kind kind,
+                     uint32_t index, const void *image);
 
 /* ---- state ---- */
 struct store_stats {

@@ -1,10 +1,12 @@
 /*
- * volume.h: the volume core: one open volume of one shard, by tables: a request is split by stripe, each part is routed in the local
- * table to its partition's primary module and sent there; stale tables are refreshed, lost connections are made again, and parts are
- * repeated until they succeed. By default a request waits for ever rather than fail while nobody may serve its partition.
+ * volume.h: the volume core: one open volume of one shard, by tables: a request is split by stripe, each part
+ * is routed in the local table to its partition's primary module and sent there; stale tables are refreshed,
+ * lost connections are made again, and parts are repeated until they succeed. By default a request waits for
+ * ever rather than fail while nobody may serve its partition.
  *
- * Errors that end a request: -EINVAL, -ERANGE (beyond the size), -ENOSPC, -EROFS, -EIO/-EBADMSG (stored data damaged), -ENOENT (volume
- * deleted), -ESTALE (this open was superseded: another instance or gateway has this host's turn, or the host was detached).
+ * Errors that end a request: -EINVAL, -ERANGE (beyond the size), -ENOSPC, -EROFS, -EIO/-EBADMSG (stored data
+ * damaged), -ENOENT (volume deleted), -ESTALE (this open was superseded: another instance or gateway has this
+ * host's turn, or the host was detached).
  *
  * Used by the gateway daemon, and inside libcistern by clients that have the tables.
  */
@@ -19,8 +21,8 @@ struct volume;
 
 struct volume_core_config {
     struct cluster_config cluster;
-    unsigned parts_max;   /* stripe parts in flight over all volumes; 0 = 4096; over it requests queue */
-    bool verify_reads;    /* check the CRC32C of read payloads; default on through volume_core_config_default */
+    unsigned parts_max; /* stripe parts in flight over all volumes; 0 = 4096; over it requests queue */
+    bool verify_reads;  /* check the CRC32C of read payloads; default on through volume_core_config_default */
 };
 void volume_core_config_default(struct volume_core_config *config);
 int volume_core_create(struct env *env, const struct volume_core_config *config, struct volume_core **out);
@@ -39,7 +41,8 @@ struct volume_info {
     uint32_t block_bytes, stripe_bytes;
     uint32_t pool;
 };
-/* done(arg, volume, rc, text): rc 0 or -errno with a sentence for the user. Waits for the MDC and the first table. */
+/* done(arg, volume, rc, text): rc 0 or -errno with a sentence for the user. Waits for the MDC and the first
+ * table. */
 int volume_open(struct volume_core *core, const struct volume_open_options *options,
                 void (*done)(void *arg, struct volume *volume, int rc, const char *text), void *arg);
 /* Pending requests must have ended. Tells the MDC (best effort). done may be NULL. */
@@ -51,14 +54,18 @@ void volume_info_get(const struct volume *volume, struct volume_info *out);
 void volume_set_changed(struct volume *volume, void (*changed)(void *arg, int rc), void *arg);
 
 enum volume_op { VOLUME_READ, VOLUME_WRITE, VOLUME_DISCARD, VOLUME_ZERO, VOLUME_FLUSH, VOLUME_EXTENTS };
-/* Embedded in the caller's object; the volume's from submit until done. offset and length: multiples of SECTOR_BYTES; any length. */
+/* Embedded in the caller's object; the volume's from submit until done. offset and length: multiples of
+ * SECTOR_BYTES; any length. */
 struct volume_request {
     enum volume_op op;
     uint64_t offset, length;
-    const struct fabric_sge *sge; /* READ destination, WRITE source: registered memory (mem may be NULL on tcp and sim) */
+    const struct fabric_sge
+        *sge; /* READ destination, WRITE source: registered memory (mem may be NULL on tcp and sim) */
     unsigned sge_count;
-    uint8_t *bitmap; /* EXTENTS: one bit per UNIT_BYTES from round_down(offset), least significant first, caller's memory */
-    uint64_t timeout_ns; /* 0 = for ever (the default of the product); else -ETIMEDOUT in done, as soon as no buffer is at a peer */
+    uint8_t *bitmap;     /* EXTENTS: one bit per UNIT_BYTES from round_down(offset), least significant first,
+                            caller's memory */
+    uint64_t timeout_ns; /* 0 = for ever (the default of the product); else -ETIMEDOUT in done, as soon as no
+                            buffer is at a peer */
     void (*done)(struct volume_request *req, int rc);
     bool holes; /* READ result: all of it is a hole (zero-filled all the same) */
     /* the volume's */

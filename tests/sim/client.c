@@ -16,14 +16,15 @@
 #define SMALL_GROUPS  (4u * SMALL_STRIPES)
 #define GROUPS        (SMALL_GROUPS + BIG_BLOCKS)
 
-_Static_assert(SMALL_GROUPS * SMALL_SECTORS + BIG_BLOCKS * BIG_SECTORS == SIM_SECTORS, "the groups are all sectors");
+_Static_assert(SMALL_GROUPS *SMALL_SECTORS + BIG_BLOCKS * BIG_SECTORS == SIM_SECTORS,
+               "the groups are all sectors");
 
 struct slot {
     struct sim_client *client;
     bool busy, read_all;
     enum volume_op op;
     unsigned volume, group, first, count; /* sectors in the group */
-    uint64_t begin, value;                /* the value of the first sector; the next sectors have the next values */
+    uint64_t begin, value; /* the value of the first sector; the next sectors have the next values */
     struct sim_io io;
     uint8_t *data;
     struct fabric_sge sge;
@@ -40,7 +41,8 @@ struct sim_client {
     unsigned read_volume, read_group;
 };
 
-/* Where a group lies in its volume: small ones at the start of a stripe, over two block edges, and over the stripe's end. */
+/* Where a group lies in its volume: small ones at the start of a stripe, over two block edges, and over the
+ * stripe's end. */
 static uint64_t group_offset(unsigned group)
 {
     static const uint64_t small[4] = {0, 124 * KIB, 252 * KIB, 1020 * KIB};
@@ -56,8 +58,9 @@ static unsigned group_sectors(unsigned group)
 
 static uint32_t history_sector(unsigned volume, unsigned group, unsigned sector)
 {
-    unsigned base = group < SMALL_GROUPS ? group * SMALL_SECTORS
-                                         : SMALL_GROUPS * SMALL_SECTORS + (group - SMALL_GROUPS) * BIG_SECTORS;
+    unsigned base = group < SMALL_GROUPS
+                        ? group * SMALL_SECTORS
+                        : SMALL_GROUPS * SMALL_SECTORS + (group - SMALL_GROUPS) * BIG_SECTORS;
     return volume * SIM_SECTORS + base + sector;
 }
 
@@ -88,10 +91,11 @@ static void record_read(struct slot *s)
         uint64_t value;
         memcpy(&value, p, 8);
         if (!sector_is(p, value) && !sc->error[0])
-            snprintf(sc->error, sizeof(sc->error), "%s read a sector that is a mixture: volume %u offset %" PRIu64,
-                     s->client->proc->name, s->volume, group_offset(s->group) + (s->first + i) * SECTOR_BYTES);
-        history_add(sc->history, history_sector(s->volume, s->group, s->first + i), HISTORY_READ, value, s->begin, end,
-                    s->client->proc->number);
+            snprintf(sc->error, sizeof(sc->error),
+                     "%s read a sector that is a mixture: volume %u offset %" PRIu64, s->client->proc->name,
+                     s->volume, group_offset(s->group) + (s->first + i) * SECTOR_BYTES);
+        history_add(sc->history, history_sector(s->volume, s->group, s->first + i), HISTORY_READ, value,
+                    s->begin, end, s->client->proc->number);
     }
 }
 
@@ -115,7 +119,8 @@ static void io_done(struct sim_io *io, int rc)
     struct slot *s = container_of(io, struct slot, io);
     struct sim_client *c = s->client;
     struct sim_cluster *sc = c->proc->cluster;
-    trace_point(sc->trace, sim_world_now(sc->world), "client", c->proc->number, (uint64_t)s->op << 32 | s->group, (uint64_t)rc);
+    trace_point(sc->trace, sim_world_now(sc->world), "client", c->proc->number,
+                (uint64_t)s->op << 32 | s->group, (uint64_t)rc);
     if (rc == 0)
         sc->completed++;
     else
@@ -125,8 +130,9 @@ static void io_done(struct sim_io *io, int rc)
     else if (rc == 0)
         record_read(s);
     else if (s->read_all && !sc->error[0])
-        snprintf(sc->error, sizeof(sc->error), "%s could not read volume %u offset %" PRIu64 " at the end: %s", c->proc->name,
-                 s->volume, group_offset(s->group), strerror(-rc));
+        snprintf(sc->error, sizeof(sc->error),
+                 "%s could not read volume %u offset %" PRIu64 " at the end: %s", c->proc->name, s->volume,
+                 group_offset(s->group), strerror(-rc));
     s->busy = false;
     c->busy--;
     if (rc == -ESTALE || rc == -ENOENT)
@@ -304,6 +310,7 @@ void sim_client_explain(const struct sim_client *c, char *out, size_t cap)
             n += (size_t)snprintf(out + n, cap - n, " volume %u is not open;", v);
     for (unsigned i = 0; i < c->depth && n < cap; i++)
         if (c->slots[i].busy)
-            n += (size_t)snprintf(out + n, cap - n, " op %d on volume %u offset %" PRIu64 " since tick %" PRIu64 ";",
-                                  (int)c->slots[i].op, c->slots[i].volume, c->slots[i].io.offset, c->slots[i].begin);
+            n += (size_t)snprintf(
+                out + n, cap - n, " op %d on volume %u offset %" PRIu64 " since tick %" PRIu64 ";",
+                (int)c->slots[i].op, c->slots[i].volume, c->slots[i].io.offset, c->slots[i].begin);
 }

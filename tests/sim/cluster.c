@@ -12,7 +12,7 @@
 #include "tests/sim/faults.h"
 #include "tests/sim/setup.h"
 
-#define MODULE_PORT 7200u
+#define MODULE_PORT  7200u
 #define MEDIUM_BYTES (96 * MIB)
 
 static const char secret[] = "the simulated cluster's secret";
@@ -85,15 +85,42 @@ static void format_done(void *arg, int rc)
     start_rwm(p);
 }
 
-static void start_module(struct sim_proc *p)
+static void device_ready(struct sim_proc *p)
 {
     struct store_format_options options = {
         .journal_bytes = 8 * MIB, .max_partitions = 256, .max_volumes = 64, .max_turns = 256, .force = true};
-    MUST(device_open_sim(&p->env, p->data, &p->device) == 0);
     if (p->formatted)
         start_rwm(p);
     else
         store_format(&p->env, p->device, NULL, &options, format_done, p);
+}
+
+static void fence_done(struct device_fence_request *req, int rc)
+{
+    struct sim_proc *p = container_of(req, struct sim_proc, fence);
+    if (rc)
+        proc_failed(p, rc, "the LUN could not be fenced");
+    else
+        device_ready(p);
+}
+
+static void device_changed(struct device *device, void *arg)
+{
+    struct sim_proc *p = arg;
+    if (device->link_state != DEVICE_LINK_UP)
+        proc_failed(p, -ENODEV, "the LUN was lost");
+}
+
+static void start_module(struct sim_proc *p)
+{
+    MUST(device_open_sim(&p->env, p->data, &p->device) == 0);
+    p->device->changed = device_changed;
+    p->device->changed_arg = p;
+    p->fence.done = fence_done;
+    if (p->kind == SIM_SAN)
+        MUST(device_fence_acquire(p->device, p->starts, &p->fence) == 0);
+    else
+        device_ready(p);
 }
 
 static void start_gateway(struct sim_proc *p)
@@ -113,10 +140,11 @@ static void start_gateway(struct sim_proc *p)
 
 void sim_proc_start(struct sim_proc *p)
 {
-    static const enum fabric_role roles[] = {FABRIC_ROLE_MDC, FABRIC_ROLE_MODULE, FABRIC_ROLE_MODULE, FABRIC_ROLE_VBS,
-                                             FABRIC_ROLE_CLIENT};
+    static const enum fabric_role roles[] = {FABRIC_ROLE_MDC, FABRIC_ROLE_MODULE, FABRIC_ROLE_MODULE,
+                                             FABRIC_ROLE_VBS, FABRIC_ROLE_CLIENT};
     struct sim_cluster *c = p->cluster;
-    struct fabric_config fc = {.cluster = c->cluster_id, .role = roles[p->kind], .secret_len = sizeof(secret)};
+    struct fabric_config fc = {
+        .cluster = c->cluster_id, .role = roles[p->kind], .secret_len = sizeof(secret)};
     MUST(!p->alive);
     memcpy(fc.secret, secret, sizeof(secret));
     p->starts++;
@@ -125,6 +153,7 @@ void sim_proc_start(struct sim_proc *p)
     fc.probe_interval_ns = 200 * NS_PER_MS;
     fc.probe_timeout_ns = NS_PER_S;
     MUST(loop_create_sim(c->world, p->name, (int)rng_below(&p->rng, 200) - 100, &p->env.loop) == 0);
+    sim_net_host_up(c->net, p->number + 1);
     if (p->has_clock)
         sim_loop_set_clock(p->env.loop, &p->clock);
     p->env.rng = &p->rng;
@@ -179,11 +208,12 @@ void sim_proc_kill(struct sim_proc *p, bool power)
     sim_loop_get_clock(p->env.loop, &p->clock);
     p->has_clock = true;
     sim_loop_kill(p->env.loop);
-    sim_net_kill(c->net, p->env.fabric, power);
+    if (power)
+        sim_net_host_down(c->net, p->number + 1);
     p->alive = p->paused = false;
     proc_free(p);
     if (power && p->data)
-        sim_medium_crash(p->data);
+        sim_medium_crash(p->data, NULL);
 }
 
 void sim_proc_pause(struct sim_proc *p)
@@ -206,7 +236,10 @@ static void make_procs(struct sim_cluster *c)
         enum sim_kind kind;
         unsigned count;
         const char *name;
-    } kinds[] = {{SIM_MDC, 1, "mdc"}, {SIM_OSD, SIM_OSDS, "osd"}, {SIM_SAN, 1, "san"}, {SIM_GATEWAY, SIM_GATEWAYS, "vbs"},
+    } kinds[] = {{SIM_MDC, 1, "mdc"},
+                 {SIM_OSD, SIM_OSDS, "osd"},
+                 {SIM_SAN, 1, "san"},
+                 {SIM_GATEWAY, SIM_GATEWAYS, "vbs"},
                  {SIM_CLIENT, SIM_CLIENTS, "client"}};
     unsigned n = 0;
     for (unsigned k = 0; k < ARRAY_LEN(kinds); k++)
@@ -219,9 +252,12 @@ static void make_procs(struct sim_cluster *c)
             snprintf(p->name, sizeof(p->name), "%s%u", kinds[k].name, i + 1);
             if (p->kind != SIM_OSD && p->kind != SIM_SAN)
                 continue;
-            struct sim_medium_options options = {.bytes = MEDIUM_BYTES, .io_bytes = rng_chance(&c->rng, 1, 2) ? 512 : 4096,
-                                                 .lun = p->kind == SIM_SAN};
-            MUST(sim_medium_create(c->world, p->name, &options, &p->data) == 0);
+            struct sim_medium_options options = {.kind =
+                                                     p->kind == SIM_SAN ? SIM_MEDIUM_LUN : SIM_MEDIUM_DISK,
+                                                 .name = p->name,
+                                                 .size = MEDIUM_BYTES,
+                                                 .io_bytes = rng_chance(&c->rng, 1, 2) ? 512 : 4096};
+            p->data = sim_medium_create(c->world, &options);
         }
 }
 
@@ -237,7 +273,7 @@ int sim_cluster_create(const struct sim_options *options, struct sim_cluster **o
     c->cluster_id = rng_uuid(&c->rng);
     MUST(trace_create(4096, &c->trace) == 0);
     trace_set_current(c->trace);
-    MUST(sim_net_create(c->world, NULL, &c->net) == 0);
+    MUST(sim_net_create(c->world, &c->net) == 0);
     MUST(meta_sim_create(rng_u64(&c->rng), 300 * NS_PER_US, &c->meta) == 0);
     MUST(history_create(SIM_VOLUMES * SIM_SECTORS, &c->history) == 0);
     make_procs(c);
@@ -321,8 +357,8 @@ static enum sim_result explain_stuck(struct sim_cluster *c, const char *when, ch
         } else if (p->rwm) {
             struct rwm_stats stats;
             rwm_stats_get(p->rwm, &stats);
-            n += (size_t)snprintf(why + n, cap - n, "%s serving=%d active=%" PRIu64 " table=%" PRIu64 "; ", p->name, stats.serving,
-                                  stats.requests_active, stats.table_version);
+            n += (size_t)snprintf(why + n, cap - n, "%s serving=%d active=%" PRIu64 " table=%" PRIu64 "; ",
+                                  p->name, stats.serving, stats.requests_active, stats.table_version);
         }
         if (p->failure[0] && n < cap)
             n += (size_t)snprintf(why + n, cap - n, "%s once failed: %s; ", p->name, p->failure);

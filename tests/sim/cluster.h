@@ -1,9 +1,11 @@
 /*
- * cluster.h: the whole cluster in one process on a virtual clock: an MDC, OSDs, a SAN agent, gateways, clients.
+ * cluster.h: the whole cluster in one process on a virtual clock: an MDC, OSDs, a SAN agent, gateways,
+ * clients.
  *
- * Each process has its own loop, random stream, fabric endpoint and objects, exactly as in production; only the
- * providers are simulated (common/sim.h, rdma/fabric_sim.h, common/device/device_sim.h, services/mdc/meta_sim). A
- * crash is: loop, fabric and devices die, memory is freed; a restart builds the service again over the same media.
+ * Each process has its own loop, random stream, fabric endpoint and objects, exactly as in production; only
+ * the providers are simulated (common/sim.h, rdma/fabric_sim.h, common/device/device_sim.h,
+ * services/mdc/meta_sim). A crash is: loop, fabric and devices die, memory is freed; a restart builds the
+ * service again over the same media.
  */
 #ifndef CISTERN_TESTS_SIM_CLUSTER_H
 #define CISTERN_TESTS_SIM_CLUSTER_H
@@ -37,8 +39,8 @@ struct sim_proc {
     char name[16];
     bool alive, paused;
     unsigned starts;
-    uint64_t up_at;      /* dead: when to start it again; UINT64_MAX = never */
-    uint64_t resume_at;  /* paused: when it goes on */
+    uint64_t up_at;     /* dead: when to start it again; UINT64_MAX = never */
+    uint64_t resume_at; /* paused: when it goes on */
     struct sim_clock clock;
     bool has_clock;
     struct rng rng;
@@ -52,16 +54,17 @@ struct sim_proc {
     /* what outlives it */
     struct sim_medium *data;
     struct device *device;
+    struct device_fence_request fence;
     bool formatted, failed;
     char failure[256];
 };
 
 struct sim_options {
     uint64_t seed;
-    uint64_t run_ns;      /* how long the faults go on */
-    uint64_t settle_ns;   /* how long the cluster then has to finish every request */
-    unsigned operations;  /* per client, at most */
-    bool verbose;         /* services' logs on stderr */
+    uint64_t run_ns;     /* how long the faults go on */
+    uint64_t settle_ns;  /* how long the cluster then has to finish every request */
+    unsigned operations; /* per client, at most */
+    bool verbose;        /* services' logs on stderr */
     bool no_faults;
 };
 
@@ -109,8 +112,8 @@ enum sim_result { SIM_OK = 0, SIM_WRONG = 10, SIM_STUCK = 11, SIM_SETUP = 12 };
 /* Runs the whole story of one seed; why (cap bytes) explains anything but SIM_OK. */
 enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap);
 
-#define SIM_SECTORS 3072u /* per volume, that the clients use, spread over it */
-#define SIM_VOLUMES 2u
+#define SIM_SECTORS      3072u /* per volume, that the clients use, spread over it */
+#define SIM_VOLUMES      2u
 #define SIM_VOLUME_BYTES (32 * MIB)
 
 #endif

@@ -35,7 +35,7 @@ static void fault_cut(struct sim_cluster *c, struct sim_proc *p)
     struct sim_proc *q = &c->procs[rng_below(&c->rng, SIM_PROCS)];
     if (p == q)
         return;
-    sim_net_cut(c->net, p->number + 1, q->number + 1, rng_chance(&c->rng, 1, 3));
+    sim_net_cut(c->net, p->number + 1, q->number + 1, rng_chance(&c->rng, 2, 3));
     c->cuts++;
 }
 
@@ -56,10 +56,10 @@ void sim_faults_step(struct sim_cluster *c)
         break;
     case 4:
     case 5:
-        sim_net_heal(c->net);
+        sim_net_heal_all(c->net);
         break;
     case 6:
-        sim_net_disconnect(c->net, p->number + 1);
+        sim_net_break(c->net, p->number + 1);
         c->disconnects++;
         break;
     default: /* nothing, for now */
@@ -69,7 +69,7 @@ void sim_faults_step(struct sim_cluster *c)
 
 void sim_faults_heal(struct sim_cluster *c)
 {
-    sim_net_heal(c->net);
+    sim_net_heal_all(c->net);
     for (unsigned i = 0; i < SIM_PROCS; i++) {
         struct sim_proc *p = &c->procs[i];
         if (!p->alive)

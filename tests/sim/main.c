@@ -15,14 +15,19 @@ struct options {
     uint64_t seed, seeds, first, run_ns, settle_ns, operations, jobs;
     bool verbose, twice, no_faults;
 };
-#define OPTION(n, k, field, d, v, h) {.name = n, .kind = k, .offset = offsetof(struct options, field), .def = d, .value_name = v, .help = h}
+#define OPTION(n, k, field, d, v, h)                                                                         \
+    {                                                                                                        \
+        .name = n, .kind = k, .offset = offsetof(struct options, field), .def = d, .value_name = v,          \
+        .help = h                                                                                            \
+    }
 static const struct config_option table[] = {
     OPTION("seed", CONFIG_UINT, seed, NULL, "N", "run this one seed, in this process"),
     OPTION("seeds", CONFIG_UINT, seeds, NULL, "COUNT", "run COUNT seeds, from --first on"),
     OPTION("first", CONFIG_UINT, first, "1", "N", "the first of --seeds"),
     OPTION("file", CONFIG_STRING, seed_file, NULL, "FILE", "run the seeds in FILE (one a line, # comments)"),
     OPTION("run", CONFIG_DURATION, run_ns, "4s", "TIME", "virtual time with faults"),
-    OPTION("settle", CONFIG_DURATION, settle_ns, "60s", "TIME", "virtual time for requests to end once faults are gone"),
+    OPTION("settle", CONFIG_DURATION, settle_ns, "60s", "TIME",
+           "virtual time for requests to end once faults are gone"),
     OPTION("operations", CONFIG_UINT, operations, "400", "COUNT", "operations of each client"),
     OPTION("jobs", CONFIG_UINT, jobs, "2", "COUNT", "processes at once, for --seeds and --file"),
     OPTION("twice", CONFIG_BOOL, twice, NULL, NULL, "run each seed twice and compare the trace hashes"),
@@ -32,8 +37,9 @@ static const struct config_option table[] = {
 };
 static const struct config_spec spec = {
     .program = "cistern-sim",
-    .summary = "Runs a whole cluster in one process on a virtual clock, with faults, and checks that it kept its promises.\n"
-               "Exit codes: 0 all seeds good, 10 wrong data, 11 stuck, 12 could not begin, 13 not deterministic, 1 a crash.",
+    .summary =
+        "Runs a whole cluster in one process on a virtual clock, with faults, and checks that it kept its promises.\n"
+        "Exit codes: 0 all seeds good, 10 wrong data, 11 stuck, 12 could not begin, 13 not deterministic, 1 a crash.",
     .options = table,
 };
 
@@ -60,10 +66,12 @@ static enum sim_result run_once(const struct options *o, uint64_t seed, uint64_t
     if (result != SIM_OK)
         printf("seed %" PRIu64 " FAILED: %s\n", seed, why);
     else if (report)
-        printf("seed %" PRIu64 " ok: %" PRIu64 " operations done, %" PRIu64 " failed, %" PRIu64 " sector records, %" PRIu64 " kills (%" PRIu64
-               " with power loss), %" PRIu64 " pauses, %" PRIu64 " cuts, %" PRIu64 " disconnects, %" PRIu64 " events, trace %016" PRIx64 "\n",
-               seed, c->completed, c->failed_ops, history_count(c->history), c->kills, c->power_losses, c->pauses, c->cuts,
-               c->disconnects, sim_world_steps(c->world), *hash);
+        printf("seed %" PRIu64 " ok: %" PRIu64 " operations done, %" PRIu64 " failed, %" PRIu64
+               " sector records, %" PRIu64 " kills (%" PRIu64 " with power loss), %" PRIu64
+               " pauses, %" PRIu64 " cuts, %" PRIu64 " disconnects, %" PRIu64 " events, trace %016" PRIx64
+               "\n",
+               seed, c->completed, c->failed_ops, history_count(c->history), c->kills, c->power_losses,
+               c->pauses, c->cuts, c->disconnects, sim_world_steps(c->world), *hash);
     fflush(stdout);
     sim_cluster_destroy(c);
     return result;
@@ -76,14 +84,16 @@ static int run_seed(const struct options *o, uint64_t seed, bool report)
     if (result == SIM_OK && o->twice) {
         result = run_once(o, seed, &second, false);
         if (result == SIM_OK && first != second) {
-            printf("seed %" PRIu64 " FAILED: two runs differ: trace %016" PRIx64 " and %016" PRIx64 "\n", seed, first, second);
+            printf("seed %" PRIu64 " FAILED: two runs differ: trace %016" PRIx64 " and %016" PRIx64 "\n",
+                   seed, first, second);
             return 13;
         }
     }
     return (int)result;
 }
 
-/* Each worker takes every jobs-th seed in children of its own, so that a crash names its seed and the others go on. */
+/* Each worker takes every jobs-th seed in children of its own, so that a crash names its seed and the others
+ * go on. */
 static int run_many(const struct options *o, const uint64_t *seeds, size_t count)
 {
     size_t next = 0, running = 0, failed = 0;
@@ -115,7 +125,8 @@ static int run_many(const struct options *o, const uint64_t *seeds, size_t count
             if (code) {
                 failed++;
                 if (code == 1 || !WIFEXITED(status))
-                    printf("seed %" PRIu64 " FAILED: crashed (replay: cistern-sim --seed %" PRIu64 ")\n", child[i].seed, child[i].seed);
+                    printf("seed %" PRIu64 " FAILED: crashed (replay: cistern-sim --seed %" PRIu64 ")\n",
+                           child[i].seed, child[i].seed);
                 worst = code;
             }
             child[i].pid = 0;

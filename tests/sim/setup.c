@@ -45,8 +45,8 @@ static void setup_done(struct cluster_call *call, int rc)
         c->volumes_ready = true;
 }
 
-static void setup_call(struct sim_setup *s, uint16_t method, const struct wire_type *request_type, const struct wire_type *reply_type,
-                       void *reply)
+static void setup_call(struct sim_setup *s, uint16_t method, const struct wire_type *request_type,
+                       const struct wire_type *reply_type, void *reply)
 {
     s->call = (struct cluster_call){.method = method,
                                     .request_type = request_type,
@@ -79,8 +79,10 @@ void sim_setup_step(struct sim_cluster *c)
         s->request.pool.stripe_bytes = 1 * MIB;
         setup_call(s, MDC_METHOD_POOL_CREATE, &mdc_pool_create_request_type, &mdc_pool_reply_type, &s->pool);
     } else {
-        snprintf(s->request.volume.name, sizeof(s->request.volume.name), "%s", sim_volume_name(c->setup_state - SETUP_VOLUMES));
+        snprintf(s->request.volume.name, sizeof(s->request.volume.name), "%s",
+                 sim_volume_name(c->setup_state - SETUP_VOLUMES));
         s->request.volume.size_bytes = SIM_VOLUME_BYTES;
-        setup_call(s, MDC_METHOD_VOLUME_CREATE, &mdc_volume_create_request_type, &mdc_volume_reply_type, &s->volume);
+        setup_call(s, MDC_METHOD_VOLUME_CREATE, &mdc_volume_create_request_type, &mdc_volume_reply_type,
+                   &s->volume);
     }
 }
