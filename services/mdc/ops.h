@@ -1,0 +1,52 @@
+/*
+ * ops.h: the decisions, one function a message of mdc.def: old state + request + time -> status, reply, new
+ * state. Pure: all they know is in their arguments, and the same arguments give the same answer. A decision
+ * that refuses has changed nothing. What it changes must be stored and published before its reply goes out;
+ * jobs.c does that.
+ *
+ * Requests were decoded and are bounded, but nothing else about them is trusted.
+ */
+#ifndef CISTERN_SERVICES_MDC_OPS_H
+#define CISTERN_SERVICES_MDC_OPS_H
+
+#include "common/status.h"
+#include "services/mdc/state.h"
+
+struct mdc_decision {
+    struct mdc_state *state;
+    struct mdc_tx *tx;
+    uint64_t now_ns;
+    struct uuid fresh;           /* random: the id of what is made */
+    struct mdc_session *session; /* whose request it is */
+    struct mdc_error *error;     /* filled when the status is not OK */
+    /* set by a decision whose reply waits until the modules have confirmed this volume's latest generation */
+    struct mdc_volume *await;
+};
+
+/* mdc_op_<handler>; reply is zeroed before. */
+#define MDC_METHOD(num, name, handler, request, reply)                                                       \
+    uint32_t mdc_op_##handler(struct mdc_decision *d, const struct request *rq, struct reply *rep);
+#define MDC_NOTIFY(num, name, msg)
+#include "common/wire/mdc.def"
+#undef MDC_METHOD
+#undef MDC_NOTIFY
+
+/* Writes the sentence and gives the status back. */
+uint32_t mdc_refuse(struct mdc_decision *d, uint32_t status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The stored and published consequences of what was heard meanwhile: modules' states, removals and shrinks
+ * that are finished, a term seen elsewhere. Before each batch's requests. */
+void mdc_op_advance(struct mdc_decision *d);
+/*
+ * A round of failure detection: modules silent for SILENT_PERIODS are marked down (module.publish). late:
+ * this process itself was paused or has just begun: nobody is declared dead, all get a full round. True when
+ * anything is to be published.
+ */
+bool mdc_op_watch(struct mdc_state *s, uint64_t now_ns, bool late);
+/* (term, version) that somebody has seen published; notes it when it is above what this process published. */
+bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version);
+/* Fills the description of a volume, a pool. */
+void mdc_volume_describe(struct mdc_state *s, const struct mdc_volume *v, struct mdc_volume_info *out);
+void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc_pool_info *out);
+
+#endif

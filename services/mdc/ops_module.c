@@ -1,0 +1,316 @@
+/* ops_module.c: modules register, tell how they are, and fall silent. */
+#include "services/mdc/ops.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+uint32_t mdc_refuse(struct mdc_decision *d, uint32_t status, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(d->error->text, sizeof(d->error->text), fmt, ap);
+    va_end(ap);
+    return status;
+}
+
+/* ---- registration ---- */
+
+static uint32_t refuse_module(struct mdc_decision *d, const struct mdc_module_register_request *rq,
+                              uint32_t status, const char *why)
+{
+    char store[33];
+    uuid_format(&rq->store, store);
+    return mdc_refuse(d, status, "cannot register module %s of host %s (store %s): %s", rq->name, rq->host,
+                      store, why);
+}
+
+static const char *register_invalid(const struct mdc_module_register_request *rq)
+{
+    if (uuid_is_zero(&rq->store) || rq->incarnation == 0 || rq->start_counter == 0)
+        return "its store id, incarnation and start counter must not be zero";
+    if (!mdc_name_valid(rq->host) || !mdc_name_valid(rq->name) ||
+        (rq->rack[0] != 0 && !mdc_name_valid(rq->rack)))
+        return "its host, rack or name is not a valid name: use letters, digits, dot, dash and underscore";
+    if ((rq->kind != TABLE_MODULE_OSD && rq->kind != TABLE_MODULE_SAN) || rq->media < TABLE_MEDIA_SSD ||
+        rq->media > TABLE_MEDIA_SAN)
+        return "its kind or medium is not known here";
+    if (rq->highest_epoch >= NUMBER_MAX / 2 || rq->highest_layer >= NUMBER_MAX / 2 ||
+        rq->highest_generation >= NUMBER_MAX / 2 || rq->highest_turn >= NUMBER_MAX / 2)
+        return "an epoch, layer, generation or turn that it reports is out of range";
+    return NULL;
+}
+
+/* What the medium may do here: *known is its module, NULL for a new one. */
+static uint32_t judge_medium(struct mdc_decision *d, const struct mdc_module_register_request *rq,
+                             struct mdc_module **known)
+{
+    struct mdc_state *s = d->state;
+    struct mdc_module *m = mdc_module_by_store(s, &rq->store);
+    *known = m;
+    if (m == NULL) {
+        if (rq->module > s->limits.modules)
+            return refuse_module(d, rq, STATUS_RANGE,
+                                 "its module number is above the configured limit of modules");
+        if (mdc_module_by_id(s, rq->module) != NULL)
+            return refuse_module(
+                d, rq, STATUS_FOREIGN_MEDIA,
+                "its module number belongs to another store: it is a medium of another cluster, or one that "
+                "this cluster replaced; format it to use it here");
+        return STATUS_OK;
+    }
+    if (rq->module != 0 && rq->module != m->rec.id)
+        return refuse_module(
+            d, rq, STATUS_FOREIGN_MEDIA,
+            "its module number is not the one this cluster gave to its store; do not start it");
+    if (rq->start_counter < m->rec.start_counter)
+        return refuse_module(
+            d, rq, STATUS_OLD_MEDIA,
+            "the cluster has seen later starts of this store: it was put back from an old copy, and serving "
+            "it would bring back old data; format it to use it anew");
+    if (rq->start_counter == m->rec.start_counter && rq->incarnation != m->rec.incarnation)
+        return refuse_module(
+            d, rq, STATUS_OLD_MEDIA,
+            "another process registered the same start of this store: it is a copy of a medium in use; stop "
+            "one of them");
+    return STATUS_OK;
+}
+
+static struct mdc_module *new_module(struct mdc_decision *d, uint32_t wanted)
+{
+    struct mdc_state *s = d->state;
+    uint32_t id = wanted;
+    for (uint32_t i = 0; id == 0 && i < s->limits.modules; i++) {
+        uint32_t candidate = (s->counters.next_module - 1 + i) % s->limits.modules + 1;
+        if (s->modules[candidate - 1].rec.id == 0)
+            id = candidate;
+    }
+    if (id == 0)
+        return NULL;
+    struct mdc_module *m = &s->modules[id - 1];
+    memset(m, 0, sizeof(*m));
+    m->rec.id = id;
+    if (id >= s->counters.next_module) {
+        s->counters.next_module = id + 1;
+        mdc_tx_counters(d->tx);
+    }
+    return m;
+}
+
+/* Counters go above what the module has seen: they are below it only when the store was put back from an old
+ * copy. */
+static void raise_counters(struct mdc_decision *d, const struct mdc_module_register_request *rq)
+{
+    struct mdc_state *s = d->state;
+    struct record_counters *c = &s->counters;
+    bool restored = rq->highest_layer >= c->next_layer || rq->highest_turn >= c->turn_limit ||
+                    rq->highest_epoch > c->highest_epoch;
+    if (rq->highest_layer >= c->next_layer)
+        c->next_layer = rq->highest_layer + 1;
+    s->turn_next = max_u64(s->turn_next, rq->highest_turn + 1);
+    if (rq->highest_turn >= c->turn_limit)
+        c->turn_limit = s->turn_next + TURN_BATCH;
+    c->highest_epoch = max_u64(c->highest_epoch, rq->highest_epoch);
+    if (rq->highest_generation > c->highest_generation) {
+        /* Somebody raised a generation that this store does not know: which volume's is not said, so all
+         * rise. */
+        restored = true;
+        c->highest_generation = rq->highest_generation;
+        for (uint32_t i = 0; i < s->volume_top; i++) {
+            struct mdc_volume *v = &s->volumes[i];
+            if (uuid_is_zero(&v->rec.id))
+                continue;
+            v->rec.generation = max_u64(v->rec.generation, rq->highest_generation);
+            mdc_volume_raise_generation(s, d->tx, v);
+        }
+    }
+    if (restored) {
+        s->restored = true;
+        mdc_tx_counters(d->tx);
+    }
+}
+
+/* A new incarnation serves nothing under an old epoch: each partition it is a member of gets a new one. */
+static void raise_epochs(struct mdc_decision *d, struct mdc_module *m, uint64_t above)
+{
+    struct mdc_state *s = d->state;
+    const struct mdc_pool *pool = mdc_pool_by_id(s, m->rec.pool);
+    if (pool == NULL)
+        return;
+    for (uint32_t i = 0; i < pool->rec.partitions; i++) {
+        uint32_t index = pool->rec.first_partition + i;
+        struct record_partition *p = &s->partitions[index];
+        bool member = false;
+        for (unsigned k = 0; k < TABLE_MEMBERS_MAX; k++)
+            member |= TABLE_MEMBER_ID(p->members[k]) == m->rec.id;
+        if (!member)
+            continue;
+        p->epoch = max_u64(p->epoch, above) + 1;
+        s->counters.highest_epoch = max_u64(s->counters.highest_epoch, p->epoch);
+        mdc_tx_record(d->tx, TABLE_PARTITION, index);
+    }
+    mdc_tx_counters(d->tx);
+}
+
+/* True when a durable field changed. */
+static bool take_description(struct mdc_module *m, const struct mdc_module_register_request *rq)
+{
+    struct record_module old = m->rec;
+    m->rec.store = rq->store;
+    m->rec.start_counter = rq->start_counter;
+    m->rec.incarnation = rq->incarnation;
+    m->rec.capacity_bytes = rq->capacity_bytes;
+    m->rec.kind = rq->kind;
+    m->rec.media = rq->media;
+    memcpy(m->rec.addr, rq->addr, sizeof(m->rec.addr));
+    memcpy(m->rec.host, rq->host, sizeof(m->rec.host));
+    memcpy(m->rec.rack, rq->rack, sizeof(m->rec.rack));
+    memcpy(m->rec.name, rq->name, sizeof(m->rec.name));
+    return memcmp(&old, &m->rec, sizeof(old)) != 0;
+}
+
+uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_register_request *rq,
+                                struct mdc_module_register_reply *rep)
+{
+    const char *wrong = register_invalid(rq);
+    if (wrong != NULL)
+        return refuse_module(d, rq, STATUS_INVALID, wrong);
+    struct mdc_module *m;
+    uint32_t status = judge_medium(d, rq, &m);
+    if (status != STATUS_OK)
+        return status;
+    if (m == NULL)
+        m = new_module(d, rq->module);
+    if (m == NULL)
+        return refuse_module(d, rq, STATUS_NO_SPACE,
+                             "the configured limit of modules is reached; raise max-modules of the MDC");
+    bool fresh = m->rec.incarnation != rq->incarnation;
+    raise_counters(d, rq);
+    if (take_description(m, rq))
+        mdc_tx_record(d->tx, TABLE_MODULE, m->rec.id - 1);
+    if (fresh) {
+        raise_epochs(d, m, rq->highest_epoch);
+        m->applied_term = m->applied_version = 0;
+        m->removing_blocks = 0;
+    }
+    m->capacity_bytes = rq->capacity_bytes;
+    m->used_bytes = rq->used_bytes;
+    m->damaged = rq->damaged;
+    m->registered = true;
+    m->down = false;
+    m->heard_ns = d->now_ns;
+    mdc_tx_publish(d->tx, TABLE_MODULE, m->rec.id - 1);
+    rep->module = m->rec.id;
+    rep->pool = m->rec.pool;
+    return STATUS_OK;
+}
+
+/* ---- heartbeats: not queued behind commits; what must be stored or published is left to mdc_op_advance ----
+ */
+
+uint32_t mdc_op_module_heartbeat(struct mdc_decision *d, const struct mdc_module_heartbeat_request *rq,
+                                 struct mdc_module_heartbeat_reply *rep)
+{
+    struct mdc_state *s = d->state;
+    struct mdc_module *m = mdc_module_by_id(s, rq->module);
+    if (m == NULL || m->rec.incarnation != rq->incarnation || !m->registered) {
+        rep->register_again = true;
+        return STATUS_OK;
+    }
+    m->heard_ns = d->now_ns;
+    m->applied_term = rq->applied_term;
+    m->applied_version = rq->applied_version;
+    m->removing_blocks = rq->removing_blocks;
+    m->used_bytes = rq->used_bytes;
+    m->reads = rq->reads;
+    m->writes = rq->writes;
+    m->read_bytes = rq->read_bytes;
+    m->write_bytes = rq->write_bytes;
+    m->errors = rq->errors;
+    if (m->down || m->damaged != rq->damaged)
+        m->publish = true;
+    if (m->capacity_bytes != rq->capacity_bytes)
+        m->store = true;
+    m->down = false;
+    m->damaged = rq->damaged;
+    m->capacity_bytes = rq->capacity_bytes;
+    mdc_op_seen(s, rq->applied_term, rq->applied_version);
+    return STATUS_OK;
+}
+
+bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version)
+{
+    if (term >= NUMBER_MAX / 2 || term < s->term || (term == s->term && version <= s->version))
+        return false;
+    s->raise_term = max_u64(s->raise_term, term + 1);
+    return true;
+}
+
+bool mdc_op_watch(struct mdc_state *s, uint64_t now_ns, bool late)
+{
+    bool any = false;
+    uint64_t limit_ns = (uint64_t)s->heartbeat_ms * SILENT_PERIODS * NS_PER_MS;
+    for (uint32_t i = 0; i < s->limits.modules; i++) {
+        struct mdc_module *m = &s->modules[i];
+        if (m->rec.id == 0 || m->down)
+            continue;
+        if (late) {
+            m->heard_ns = now_ns;
+        } else if (now_ns - m->heard_ns > limit_ns) {
+            m->down = true;
+            m->publish = true;
+            any = true;
+        }
+    }
+    return any;
+}
+
+/* ---- what was heard becomes stored and published ---- */
+
+static void finish_volume(struct mdc_decision *d, struct mdc_volume *v)
+{
+    struct mdc_state *s = d->state;
+    uint32_t slot = mdc_volume_slot(s, v);
+    if (v->rec.state == TABLE_VOLUME_DELETING) {
+        for (uint32_t i = 0; i < s->limits.modules; i++) {
+            const struct mdc_module *m = &s->modules[i];
+            if (m->rec.id != 0 && m->rec.pool == v->rec.pool && m->partitions != 0 && m->removing_blocks != 0)
+                return;
+        }
+        char key[META_KEY_MAX];
+        record_key_volume(key, &v->rec.id);
+        mdc_volume_remove(s, v);
+        mdc_tx_key(d->tx, TX_DELETE, key);
+        mdc_tx_forget(d->tx, TABLE_VOLUME, slot);
+        mdc_tx_publish(d->tx, TABLE_VOLUME, slot);
+    } else {
+        v->rec.state = TABLE_VOLUME_READY;
+        mdc_tx_record(d->tx, TABLE_VOLUME, slot);
+    }
+    s->volumes_pending--;
+}
+
+void mdc_op_advance(struct mdc_decision *d)
+{
+    struct mdc_state *s = d->state;
+    if (s->raise_term > s->counters.term) {
+        s->counters.term = s->raise_term;
+        s->restored = true;
+        mdc_tx_counters(d->tx);
+    }
+    for (uint32_t i = 0; i < s->limits.modules; i++) {
+        struct mdc_module *m = &s->modules[i];
+        if (m->store) {
+            m->rec.capacity_bytes = m->capacity_bytes;
+            mdc_tx_record(d->tx, TABLE_MODULE, i);
+        } else if (m->publish) {
+            mdc_tx_publish(d->tx, TABLE_MODULE, i);
+        }
+        m->store = m->publish = false;
+    }
+    for (uint32_t i = 0; s->volumes_pending != 0 && i < s->volume_top; i++) {
+        struct mdc_volume *v = &s->volumes[i];
+        if (!uuid_is_zero(&v->rec.id) && v->rec.state != TABLE_VOLUME_READY && mdc_volume_fenced(s, v, NULL))
+            finish_volume(d, v);
+    }
+}

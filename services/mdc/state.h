@@ -1,0 +1,206 @@
+/*
+ * state.h: the cluster's truth in memory, and what a batch of decisions changes. No I/O, no clock, no
+ * randomness here: decisions (ops.h) change the state and mark in a struct mdc_tx what is to be stored and
+ * what is to be published.
+ *
+ * "rec" parts are durable, exactly what is in the store once the batch is committed; the rest is known only
+ * to this process and is heard again from the modules and clients.
+ */
+#ifndef CISTERN_SERVICES_MDC_STATE_H
+#define CISTERN_SERVICES_MDC_STATE_H
+
+#include "common/list.h"
+#include "common/table/table.h"
+#include "services/mdc/records.h"
+
+#define TURN_BATCH         1000u  /* turns allotted by one commit */
+#define SILENT_PERIODS     5u     /* heartbeats missed before a module is DOWN */
+#define PARTITIONS_MAX     65536u /* of one pool */
+#define ATTACHED_HOSTS_MAX 256u   /* of one volume */
+
+struct mdc_module { /* index = id - 1; rec.id 0 = free */
+    struct record_module rec;
+    bool registered; /* by this incarnation with this MDC process */
+    bool damaged, down;
+    uint32_t partitions; /* of which it is a member */
+    bool publish, store; /* changed outside a decision (heartbeat, silence): the next batch takes it up */
+    uint64_t heard_ns;
+    uint64_t applied_term, applied_version; /* confirmed by heartbeat */
+    uint64_t capacity_bytes, used_bytes, removing_blocks;
+    uint64_t reads, writes, read_bytes, write_bytes, errors;
+};
+struct mdc_pool { /* index = id - 1; rec.id 0 = free */
+    struct record_pool rec;
+};
+struct mdc_volume { /* slot = record index in the table; rec.id zero = free */
+    struct record_volume rec;
+    uint64_t fence_version; /* table version whose confirmation ends the latest generation change */
+    bool fence_unpublished; /* raised in the batch under way */
+    struct list attachments, opens;
+    uint32_t attachment_count, open_count;
+    uint32_t id_next, name_next; /* index chains: slot + 1, 0 = end */
+};
+struct mdc_attachment {
+    struct list link;     /* mdc_volume.attachments, in order of making */
+    struct list all_link; /* mdc_state.attachments, in order of serial */
+    struct record_attachment rec;
+    uint64_t serial;
+    uint32_t volume; /* slot */
+};
+/* A live instance: lives as long as the session that made it, at most. */
+struct mdc_open {
+    struct list link;         /* mdc_volume.opens */
+    struct list session_link; /* mdc_session.opens */
+    struct mdc_session *session;
+    uint32_t volume; /* slot */
+    char host[MDC_NAME_MAX];
+    uint64_t instance;
+    bool read_only, shared;
+};
+struct mdc_session {
+    struct list link; /* mdc_state.sessions, in order of serial */
+    struct list opens;
+    uint64_t serial;
+    uint8_t role;
+    char host[MDC_NAME_MAX], name[MDC_NAME_MAX];
+    uint64_t instance;
+    bool gateway; /* sent gateway heartbeats */
+    struct mdc_gateway_heartbeat_request seen;
+    uint64_t heard_ns;
+    void *peer; /* serve.c's */
+};
+struct mdc_state {
+    struct uuid cluster;
+    struct table_limits limits;
+    uint32_t attachments_max;
+    uint32_t heartbeat_ms;
+    struct record_counters counters;
+    uint64_t turn_next;  /* turns in [turn_next, counters.turn_limit) may be given */
+    uint64_t raise_term; /* a term seen elsewhere that ours must go above; 0 = none */
+    bool restored;       /* somebody knew more than the store: it was put back from an old copy */
+
+    struct mdc_module *modules;
+    struct mdc_pool *pools;
+    struct record_partition *partitions; /* index = record index in the table; epoch 0 = free */
+    uint32_t *partition_pool;            /* pool id of each */
+    struct mdc_volume *volumes;
+    uint32_t volume_top;      /* slots below it may be in use */
+    uint32_t volume_count;    /* in use */
+    uint32_t volumes_pending; /* SHRINKING or DELETING */
+    uint32_t *id_heads, *name_heads, index_mask;
+    struct list attachments, sessions;
+    uint32_t attachment_count, session_count;
+    uint64_t attachment_serial, session_serial;
+
+    /* of the table as published */
+    uint64_t term, version, started_ns;
+    char meta_name[MDC_NAME_MAX];
+};
+
+/* ---- a batch ---- */
+enum tx_kind {
+    TX_PUBLISH, /* kind, index */
+    TX_STORE,   /* kind, index: the record as it is when the batch is sealed; partitions: one of the chunk */
+    TX_COUNTERS,
+    TX_FORMAT,
+    TX_ATTACHMENT, /* key: stored if it is there when the batch is sealed */
+    TX_DELETE,     /* key */
+};
+struct tx_change {
+    uint8_t what; /* enum tx_kind */
+    uint8_t kind; /* enum table_kind */
+    uint32_t index;
+    char *key; /* malloc'ed */
+};
+/* Grows as needed; mdc_tx_reset keeps the memory. A change of the same record is noted once. */
+struct mdc_tx {
+    struct tx_change *changes;
+    size_t count, capacity;
+    uint8_t *marks[TABLE_KINDS]; /* by record index: 1 = publish noted, 2 = store noted */
+    uint32_t mark_count[TABLE_KINDS];
+    bool counters;
+    bool no_memory; /* a change could not be noted: the batch must not be committed */
+    size_t stores;  /* changes that need a commit */
+};
+
+/* 0 or -ENOMEM. Limits that are zero get their defaults. */
+int mdc_state_create(const struct table_limits *limits, uint32_t attachments_max, struct mdc_state **out);
+void mdc_state_destroy(struct mdc_state *s);
+int mdc_tx_create(const struct mdc_state *s, struct mdc_tx *tx);
+void mdc_tx_destroy(struct mdc_tx *tx);
+void mdc_tx_reset(struct mdc_tx *tx);
+void mdc_tx_publish(struct mdc_tx *tx, enum table_kind kind, uint32_t index);
+/* Store and publish. */
+void mdc_tx_record(struct mdc_tx *tx, enum table_kind kind, uint32_t index);
+/* After a TX_DELETE of the record's key: a later mdc_tx_record of this index in the batch counts again. */
+void mdc_tx_forget(struct mdc_tx *tx, enum table_kind kind, uint32_t index);
+void mdc_tx_counters(struct mdc_tx *tx);
+void mdc_tx_format(struct mdc_tx *tx);
+/* TX_ATTACHMENT or TX_DELETE. */
+void mdc_tx_key(struct mdc_tx *tx, enum tx_kind what, const char *key);
+/* Turns the noted changes into the items of a commit, in order; *items and the values are malloc'ed: freed by
+ * mdc_items_free. 0 or -ENOMEM. */
+int mdc_tx_seal(struct mdc_state *s, const struct mdc_tx *tx, struct meta_item **items, size_t *count);
+void mdc_items_free(struct meta_item *items, size_t count);
+
+/*
+ * Fills an empty state from a store, checks each record and how they fit together. An empty store leaves an
+ * empty state (cluster zero). 0 or as mdc_create; why (256 bytes) says what is wrong.
+ */
+int mdc_state_load(struct mdc_state *s, struct meta_store *meta, char *why);
+
+/* ---- looking up; NULL = not there ---- */
+struct mdc_module *mdc_module_by_id(struct mdc_state *s, uint32_t id);
+struct mdc_module *mdc_module_by_store(struct mdc_state *s, const struct uuid *store);
+struct mdc_pool *mdc_pool_by_id(struct mdc_state *s, uint32_t id);
+struct mdc_pool *mdc_pool_by_name(struct mdc_state *s, const char *name);
+struct mdc_volume *mdc_volume_by_id(struct mdc_state *s, const struct uuid *id);
+/* Not those that are being deleted. */
+struct mdc_volume *mdc_volume_by_name(struct mdc_state *s, const char *name);
+uint32_t mdc_volume_slot(const struct mdc_state *s, const struct mdc_volume *v);
+struct mdc_attachment *mdc_attachment_find(struct mdc_volume *v, const char *host);
+struct mdc_open *mdc_open_find(struct mdc_volume *v, const char *host, uint64_t instance);
+/* The first in-sync member's module id, 0 = none. */
+uint32_t mdc_partition_primary(const struct record_partition *p);
+/* Sets mdc_module.partitions of all modules of the pool; after each change of its partitions. */
+void mdc_pool_count_partitions(struct mdc_state *s, const struct mdc_pool *pool);
+static inline bool mdc_module_serves(const struct mdc_module *m)
+{
+    return m->registered && !m->down && !m->damaged;
+}
+
+/* ---- changing ---- */
+/* A free slot gets rec (its id and name must be unknown) and enters the indexes. NULL: no slot left. */
+struct mdc_volume *mdc_volume_add(struct mdc_state *s, const struct record_volume *rec);
+/* The name is free for another volume from now on. */
+void mdc_volume_forget_name(struct mdc_state *s, struct mdc_volume *v);
+/* Frees the slot; it has neither attachments nor opens. Notes nothing. */
+void mdc_volume_remove(struct mdc_state *s, struct mdc_volume *v);
+/* The generation rises above everything known, and is to be confirmed by the modules. */
+void mdc_volume_raise_generation(struct mdc_state *s, struct mdc_tx *tx, struct mdc_volume *v);
+/* NULL: out of memory. tx NULL: loading. */
+struct mdc_attachment *mdc_attachment_add(struct mdc_state *s, struct mdc_tx *tx, struct mdc_volume *v,
+                                          const struct record_attachment *rec);
+void mdc_attachment_changed(struct mdc_state *s, struct mdc_tx *tx, struct mdc_attachment *a);
+void mdc_attachment_remove(struct mdc_state *s, struct mdc_tx *tx, struct mdc_attachment *a);
+struct mdc_open *mdc_open_add(struct mdc_state *s, struct mdc_volume *v, struct mdc_session *session,
+                              const char *host, uint64_t instance);
+void mdc_open_remove(struct mdc_state *s, struct mdc_open *o);
+/* NULL: out of memory. */
+struct mdc_session *mdc_session_add(struct mdc_state *s, const struct mdc_session_request *rq,
+                                    uint64_t now_ns);
+/* Ends its opens; frees it. */
+void mdc_session_remove(struct mdc_state *s, struct mdc_session *session);
+/* A turn never given before; allots another batch when few are left. */
+uint64_t mdc_turn_take(struct mdc_state *s, struct mdc_tx *tx);
+
+/* ---- confirmation ---- */
+/*
+ * True when each module that has partitions of the pool confirmed table version `version`. Otherwise *awaited
+ * (may be NULL) is the first that has not.
+ */
+bool mdc_pool_confirmed(struct mdc_state *s, uint32_t pool, uint64_t version, struct mdc_module **awaited);
+/* True when the volume's latest generation change was published and confirmed. */
+bool mdc_volume_fenced(struct mdc_state *s, const struct mdc_volume *v, struct mdc_module **awaited);
+
+#endif
