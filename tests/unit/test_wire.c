@@ -328,6 +328,13 @@ static void accepted(void **state)
                             "\xa0\xd1\xff\xff"),
                      0);
     assert_int_equal(m.u8, 255);
+}
+
+static void accepted_fields(void **state)
+{
+    (void)state;
+    struct small m;
+    char why[WIRE_WHY_BYTES];
     /* strings up to the room, UTF-8 in them */
     assert_int_equal(DECODE("\x82\xa1"
                             "b\x01\xa1s\xa5"
@@ -429,6 +436,13 @@ static void refused(void **state)
     REFUSED("\x82\xa1"
             "b\x01\xa1s\xa2\xe2\x82",
             "broken UTF-8");
+}
+
+static void refused_items(void **state)
+{
+    (void)state;
+    struct small m;
+    char why[WIRE_WHY_BYTES];
     REFUSED("\x82\xa1"
             "b\x01\xa1x\xc4\x02\x01\x02",
             "small.x: not bytes of the right length");
@@ -457,6 +471,13 @@ static void refused(void **state)
     REFUSED("\x82\xa1"
             "b\x01\xa1z\x91\x91\x91\x91\x05",
             "nested too deep");
+}
+
+static void refused_claims(void **state)
+{
+    (void)state;
+    struct small m;
+    char why[WIRE_WHY_BYTES];
     /* lengths that only claim: refused before anything is done for them */
     REFUSED("\xdf\xff\xff\xff\xff\xa1"
             "b\x01",
@@ -558,7 +579,10 @@ int main(void)
         cmocka_unit_test(each_buffer_too_small_is_noticed),
         cmocka_unit_test(the_library_reads_it),
         cmocka_unit_test(accepted),
+        cmocka_unit_test(accepted_fields),
         cmocka_unit_test(refused),
+        cmocka_unit_test(refused_items),
+        cmocka_unit_test(refused_claims),
         cmocka_unit_test(deep_nesting_is_bounded),
         cmocka_unit_test(broken_text_goes_out_readable),
         cmocka_unit_test(damage),
