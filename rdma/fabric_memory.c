@@ -69,7 +69,7 @@ struct fabric_mem *fabric_core_mem_check(const struct fabric_conn *conn, uint64_
                                          uint32_t len, unsigned access, void **at)
 {
     uint32_t domain = (uint32_t)conn->peer.domain;
-    if (conn->state != CONN_UP || key == 0 || domain == FABRIC_DOMAIN_HOST)
+    if ((conn->state != CONN_UP && !conn->early) || key == 0 || domain == FABRIC_DOMAIN_HOST)
         return NULL;
     struct fabric_region *r = region_find(conn->fabric, key);
     if (!r || r->mem.domain != domain || (r->mem.access & access) != access)

@@ -110,6 +110,7 @@ struct fabric_conn {
     enum fabric_conn_state state;
     enum fabric_down reason;
     bool initiator, closed, down_owed;
+    bool early;       /* sim: the peer has proved itself, this process just has not looked yet */
     uint32_t pending; /* ops taken whose done has not run */
     uint32_t beat_ms; /* the peer wants to hear something that often; from its auth */
     uint32_t tx_credits, rx_owed, reads_out;

@@ -26,7 +26,7 @@ struct sim_net_options {
     uint64_t notice_min_ns, notice_max_ns;   /* from a process' death to its peers' down, if its host lives */
     /* A connection breaks at a packet with this chance (both sides see it at different times); 0 = never. */
     uint32_t break_num, break_den;
-    uint32_t piece_bytes; /* writes land in pieces of at most so much */
+    uint32_t pieces_max; /* one-sided data moves in at most so many pieces, each at its own time */
 };
 
 /* 0 or -ENOMEM. Destroy it after all its fabrics, before the world. */

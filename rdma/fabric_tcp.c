@@ -83,8 +83,8 @@ void tcp_conn_watch(struct tcp_conn *tc)
     uint32_t events = 0;
     if (tc->connecting || tc->tx_blocked)
         events |= EPOLLOUT;
-    if (!tc->connecting && !tcp_rx_blocked(tc))
-        events |= EPOLLIN;
+    if (!tc->connecting)
+        events |= tcp_rx_blocked(tc) ? EPOLLRDHUP : EPOLLIN;
     if (events != tc->lfd.events && loop_fd_modify(tc->core.fabric->env->loop, &tc->lfd, events) != 0)
         fabric_core_fail(&tc->core, FABRIC_DOWN_PEER_DIED);
 }
@@ -131,7 +131,7 @@ static void conn_event(struct loop_fd *lfd, uint32_t revents)
         tcp_conn_watch(tc);
         tcp_tx_dirty(tc);
     }
-    if (tcp_rx_blocked(tc) && (revents & (EPOLLERR | EPOLLHUP))) {
+    if (tcp_rx_blocked(tc) && (revents & (EPOLLERR | EPOLLHUP | EPOLLRDHUP))) {
         /* What was sent before the end cannot be reached any more without a destination for it. */
         fabric_core_fail(&tc->core, FABRIC_DOWN_PEER_DIED);
         return;
