@@ -381,5 +381,7 @@ bool mdc_pool_confirmed(struct mdc_state *s, uint32_t pool, uint64_t version, st
 
 bool mdc_volume_fenced(struct mdc_state *s, const struct mdc_volume *v, struct mdc_module **awaited)
 {
+    if (!v->fence_unpublished && v->fence_version == 0)
+        return true; /* its generation is its first */
     return mdc_pool_confirmed(s, v->rec.pool, v->fence_unpublished ? UINT64_MAX : v->fence_version, awaited);
 }
