@@ -402,16 +402,22 @@ static void access_error(struct sim_link *l, int requester)
     tell_at(&l->end[requester], now(l->net) + latency(l->net), FABRIC_DOWN_ACCESS);
 }
 
-/* The piece takes its bytes at the end that sends it. */
-static void piece_take(struct sim_packet *p)
+/* The piece takes its bytes at the end that sends it; false when it may not. */
+static bool piece_take(struct sim_packet *p)
 {
     struct sim_link *l = p->slink;
     struct sim_end *e = &l->end[p->from];
     p->taken = true;
-    if (piece_is_write(p))
+    if (piece_is_write(p)) {
         local_copy(p, e, false);
-    else if (!remote_copy(p, e))
-        access_error(l, 1 - p->from);
+        return true;
+    }
+    if (remote_copy(p, e))
+        return true;
+    /* The adapter there answers nothing more. */
+    l->drop_after[p->from] = min_u64(l->drop_after[p->from], now(l->net));
+    access_error(l, 1 - p->from);
+    return false;
 }
 
 static void piece_land(struct sim_packet *p)
@@ -518,8 +524,10 @@ static void packet_event(struct sim_event *ev)
     struct sim_net *net = l->net;
     struct sim_end *from = &l->end[p->from], *to = &l->end[1 - p->from];
     if (p->type == PACKET_PIECE && !p->taken) {
-        piece_take(p);
-        sim_event_schedule(net->world, &p->event, p->land_ns);
+        if (piece_take(p))
+            sim_event_schedule(net->world, &p->event, p->land_ns);
+        else
+            sim_packet_free(p);
         return;
     }
     if (path_blocked(l, p->from)) {
@@ -556,7 +564,7 @@ void sim_end_stop(struct sim_link *l, int e)
         if (p->type != PACKET_PIECE || p->taken || p->from != e)
             continue;
         if (take && piece_is_write(p)) {
-            piece_take(p);
+            (void)piece_take(p);
             continue; /* its event only lands it now: a moment early is as good */
         }
         /* What is behind it in the same direction is lost as well: nothing overtakes. */

@@ -27,7 +27,7 @@ struct net {
     bool sim;
     struct sim_world *world;
     struct sim_net *net;
-    struct loop *loop; /* tcp: shared by all ends */
+    bool paused[NET_ENDS]; /* tcp: that end's loop is not run */
     struct rng rng;
     struct env env[NET_ENDS];
     struct fabric_config config[NET_ENDS];
@@ -52,8 +52,6 @@ static inline void net_init(struct net *n, bool sim, uint64_t seed)
     if (sim) {
         assert_int_equal(sim_world_create(seed, &n->world), 0);
         assert_int_equal(sim_net_create(n->world, &n->net), 0);
-    } else {
-        assert_int_equal(loop_create_real(NULL, &n->loop), 0);
     }
     for (int i = 0; i < NET_ENDS; i++)
         net_config(&n->config[i], i == 0 ? FABRIC_ROLE_MODULE : FABRIC_ROLE_VBS);
@@ -70,7 +68,7 @@ static inline struct fabric *net_start(struct net *n, int i)
         assert_int_equal(loop_create_sim(n->world, names[i], 0, &e->loop), 0);
         assert_int_equal(fabric_create_sim(e, n->net, (uint32_t)i + 1, &n->config[i], &n->f[i]), 0);
     } else {
-        e->loop = n->loop;
+        assert_int_equal(loop_create_real(NULL, &e->loop), 0);
         assert_int_equal(fabric_create_tcp(e, &n->config[i], &n->f[i]), 0);
     }
     e->fabric = n->f[i];
@@ -81,7 +79,7 @@ static inline void net_stop(struct net *n, int i)
 {
     fabric_destroy(n->f[i]);
     n->f[i] = n->env[i].fabric = NULL;
-    if (n->sim && n->env[i].loop)
+    if (n->env[i].loop)
         loop_destroy(n->env[i].loop);
     n->env[i].loop = NULL;
 }
@@ -94,8 +92,6 @@ static inline void net_fini(struct net *n)
     if (n->sim) {
         sim_net_destroy(n->net);
         sim_world_destroy(n->world);
-    } else {
-        loop_destroy(n->loop);
     }
 }
 
@@ -111,10 +107,28 @@ static inline void net_addr(const struct net *n, int i, uint16_t port, struct fa
 
 static inline void net_step(struct net *n)
 {
-    if (n->sim)
+    unsigned handled = 0;
+    if (n->sim) {
         sim_world_step(n->world);
-    else
-        loop_run_once(n->loop, 2 * NS_PER_MS);
+        return;
+    }
+    for (int i = 0; i < NET_ENDS; i++)
+        if (n->env[i].loop && !n->paused[i])
+            handled += loop_run_once(n->env[i].loop, 0);
+    if (!handled) {
+        struct timespec ts = {.tv_nsec = 50000};
+        nanosleep(&ts, NULL);
+    }
+}
+
+/* The process stands still. */
+static inline void net_pause(struct net *n, int i, bool pause)
+{
+    n->paused[i] = pause;
+    if (n->sim && pause)
+        sim_loop_pause(n->env[i].loop);
+    else if (n->sim)
+        sim_loop_resume(n->env[i].loop);
 }
 
 static inline uint64_t net_real_ns(void)
@@ -155,7 +169,7 @@ static inline void net_idle(struct net *n, unsigned ms)
     }
     uint64_t end = net_real_ns() + ms * NS_PER_MS;
     while (net_real_ns() < end)
-        loop_run_once(n->loop, NS_PER_MS);
+        net_step(n);
 }
 
 #endif
