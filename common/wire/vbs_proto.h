@@ -33,13 +33,14 @@ extern const struct wire_type vbs_open_request_type, vbs_open_reply_type;
 /* READ, WRITE, DISCARD, ZERO, EXTENTS; FLUSH and CLOSE with offset and length 0. Replies: vbs_io_reply. */
 struct vbs_io {
     uint32_t handle;
-    uint32_t length; /* at most VBS_IO_MAX */
+    uint32_t length; /* READ, WRITE: at most VBS_IO_MAX; others: at most VBS_RANGE_MAX */
     uint64_t offset;
     uint32_t flags;
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct vbs_io) == 24, "vbs_io is 24 bytes");
-#define VBS_IO_MAX (1024u * 1024u)
+#define VBS_IO_MAX    (1024u * 1024u)
+#define VBS_RANGE_MAX (128u * 1024u * 1024u)
 struct vbs_io_reply {
     uint64_t size_bytes; /* of the volume now: clients learn of a resize from any reply */
     uint32_t holes;      /* READ: as in block_reply */

@@ -328,6 +328,19 @@ static void on_close_task(struct loop_task *t)
     close_finish(container_of(t, struct volume, notify));
 }
 
+/* Another open of the same client: the MDC keeps one record for both, so only the last one ends it. */
+static bool opened_again(const struct volume *v)
+{
+    list_for_each(n, &v->core->volumes)
+    {
+        const struct volume *other = list_entry(n, struct volume, all);
+        if (other != v && other->state != VOLUME_CLOSING && other->options.instance == v->options.instance &&
+            strcmp(other->options.host, v->options.host) == 0 && strcmp(other->options.name, v->options.name) == 0)
+            return true;
+    }
+    return false;
+}
+
 void volume_close(struct volume *v, void (*done)(void *arg), void *arg)
 {
     MUST(list_empty(&v->queue) && list_empty(&v->requests) && v->parts == 0);
@@ -356,7 +369,7 @@ void volume_close(struct volume *v, void (*done)(void *arg), void *arg)
     v->open_call.reply = &v->close_reply;
     v->open_call.timeout_ns = CLOSE_TIMEOUT_NS;
     v->open_call.done = on_close_done;
-    if (cluster_session_is_up(v->core->cluster) && call_begin(v, &v->open_call, &v->open_busy) == 0)
+    if (!opened_again(v) && cluster_session_is_up(v->core->cluster) && call_begin(v, &v->open_call, &v->open_busy) == 0)
         return;
     loop_task_init(&v->notify, on_close_task);
     loop_defer(loop, &v->notify);

@@ -1,0 +1,49 @@
+/* Lists of addresses in options, and the endpoint that suits them. */
+#include <string.h>
+
+#include "services/vbs/addr_list.h"
+
+static int addr_parse_piece(const char *text, size_t len, struct fabric_addr *out)
+{
+    char piece[128];
+    while (len > 0 && (*text == ' ' || *text == '\t')) {
+        text++;
+        len--;
+    }
+    while (len > 0 && (text[len - 1] == ' ' || text[len - 1] == '\t'))
+        len--;
+    if (len == 0 || len >= sizeof piece)
+        return -EINVAL;
+    memcpy(piece, text, len);
+    piece[len] = 0;
+    return fabric_addr_parse(piece, out);
+}
+
+int addr_list_parse(const char *text, struct fabric_addr *out, unsigned max, unsigned *count)
+{
+    unsigned n = 0;
+    while (text != NULL) {
+        const char *comma = strchr(text, ',');
+        size_t len = comma != NULL ? (size_t)(comma - text) : strlen(text);
+        struct fabric_addr addr;
+        if (addr_parse_piece(text, len, &addr) != 0)
+            return -EINVAL;
+        if (n == max)
+            return -E2BIG;
+        if (n > 0 && addr.provider != out[0].provider)
+            return -EINVAL;
+        out[n++] = addr;
+        text = comma != NULL ? comma + 1 : NULL;
+    }
+    if (n == 0)
+        return -EINVAL;
+    *count = n;
+    return 0;
+}
+
+int addr_fabric_create(struct env *env, enum fabric_provider_kind provider, const struct fabric_config *config, struct fabric **out)
+{
+    if (provider == FABRIC_PROVIDER_TCP)
+        return fabric_create_tcp(env, config, out);
+    return -EPROTONOSUPPORT;
+}
