@@ -1,0 +1,299 @@
+/* Connections of libcistern: the loop and its thread, and jobs that callers wait for. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/config.h"
+#include "common/log.h"
+#include "services/vbs/addr_list.h"
+#include "services/vbs/cistern_internal.h"
+
+#define READY_POLL_NS (1 * NS_PER_MS)
+enum { CONNECT_TIMEOUT_MS = 10000, PARTS_MAX = 1024 };
+
+/* ---- jobs ---- */
+
+static void job_task(struct loop_task *t)
+{
+    struct cistern_job *job = container_of(t, struct cistern_job, task);
+    job->fn(job);
+}
+
+bool cistern_job_finish(struct cistern_job *job, int rc, const char *text)
+{
+    struct cistern *c = job->c;
+    pthread_mutex_lock(&c->lock);
+    bool waited_for = !job->abandoned;
+    if (waited_for) {
+        job->rc = rc;
+        snprintf(job->text, sizeof job->text, "%s", text);
+        job->done = true;
+        pthread_cond_broadcast(&c->cond);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return waited_for;
+}
+
+static bool job_run_own_loop(struct cistern *c, struct cistern_job *job, unsigned timeout_ms)
+{
+    uint64_t end_ns = loop_clock_ns(c->env.loop) + timeout_ms * NS_PER_MS;
+    job->fn(job);
+    while (!job->done) {
+        uint64_t now_ns = loop_clock_ns(c->env.loop);
+        if (timeout_ms != 0 && now_ns >= end_ns)
+            break;
+        loop_run_once(c->env.loop, timeout_ms != 0 ? end_ns - now_ns : 100 * NS_PER_MS);
+    }
+    job->abandoned = !job->done;
+    return job->done;
+}
+
+bool cistern_job_run(struct cistern *c, struct cistern_job *job, void (*fn)(struct cistern_job *), unsigned timeout_ms)
+{
+    job->c = c;
+    job->fn = fn;
+    job->done = job->abandoned = false;
+    loop_task_init(&job->task, job_task);
+    if (c->own_loop)
+        return job_run_own_loop(c, job, timeout_ms);
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += timeout_ms / 1000;
+    end.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (end.tv_nsec >= 1000000000) {
+        end.tv_sec++;
+        end.tv_nsec -= 1000000000;
+    }
+    MUST(loop_post(c->env.loop, &job->task) == 0);
+    pthread_mutex_lock(&c->lock);
+    int rc = 0;
+    while (!job->done && rc == 0)
+        rc = timeout_ms != 0 ? pthread_cond_timedwait(&c->cond, &c->lock, &end) : pthread_cond_wait(&c->cond, &c->lock);
+    bool done = job->done;
+    job->abandoned = !done;
+    pthread_mutex_unlock(&c->lock);
+    return done;
+}
+
+/* ---- connecting ---- */
+
+struct connect_job {
+    struct cistern_job job;
+    struct loop_timer timer;
+};
+
+static bool is_ready(const struct cistern *c)
+{
+    if (c->core != NULL)
+        return cluster_table(volume_core_cluster(c->core)) != NULL;
+    return vbs_client_is_up(c->client);
+}
+
+static void on_ready_timer(struct loop_timer *t)
+{
+    struct connect_job *cj = container_of(t, struct connect_job, timer);
+    if (is_ready(cj->job.c))
+        cistern_job_finish(&cj->job, 0, "");
+    else
+        loop_timer_arm(cj->job.c->env.loop, t, READY_POLL_NS);
+}
+
+static void connect_begin(struct cistern_job *job)
+{
+    struct connect_job *cj = container_of(job, struct connect_job, job);
+    loop_timer_init(&cj->timer, on_ready_timer);
+    loop_timer_arm(job->c->env.loop, &cj->timer, 0);
+}
+
+static void *thread_main(void *arg)
+{
+    struct cistern *c = arg;
+    pthread_setname_np(pthread_self(), "cistern");
+    loop_run(c->env.loop);
+    return NULL;
+}
+
+static int set_names(struct cistern *c, const struct cistern_options *o)
+{
+    char host[256] = "";
+    if (o->host != NULL)
+        snprintf(host, sizeof host, "%s", o->host);
+    else if (gethostname(host, sizeof host - 1) != 0)
+        return cistern_fail(-errno, "this host has no name: give the option host");
+    if (strlen(host) >= sizeof c->host || !mdc_name_valid(host))
+        return cistern_fail(-EINVAL, "'%s' is not a legal name of a host: up to %d letters, digits, '.', '_' and '-'", host,
+                            MDC_NAME_MAX - 1);
+    memcpy(c->host, host, strlen(host) + 1);
+    if (o->secret_file == NULL)
+        return cistern_fail(-EINVAL, "the option secret-file is missing: the file with the cluster's shared secret");
+    struct fabric_config *f = &c->fabric_config;
+    int rc = config_read_secret(o->secret_file, f->secret, sizeof f->secret, &f->secret_len);
+    if (rc != 0)
+        return cistern_fail(rc, "cannot read the secret in %s: %s", o->secret_file, strerror(-rc));
+    c->instance = rng_u64(&c->rng) | 1;
+    f->role = FABRIC_ROLE_CLIENT;
+    f->incarnation = c->instance;
+    return 0;
+}
+
+static int make_core(struct cistern *c, const struct fabric_addr *addrs, unsigned count)
+{
+    struct volume_core_config config;
+    volume_core_config_default(&config);
+    config.parts_max = PARTS_MAX;
+    memcpy(config.cluster.mdc, addrs, count * sizeof *addrs);
+    config.cluster.mdc_count = count;
+    config.cluster.role = FABRIC_ROLE_CLIENT;
+    config.cluster.instance = c->instance;
+    memcpy(config.cluster.host, c->host, sizeof c->host);
+    snprintf(config.cluster.name, sizeof config.cluster.name, "client");
+    return volume_core_create(&c->env, &config, &c->core);
+}
+
+static int make_client(struct cistern *c, const struct fabric_addr *addrs, unsigned count)
+{
+    struct gateway_client_config config = {.gateway_count = count, .verify_reads = true};
+    memcpy(config.gateways, addrs, count * sizeof *addrs);
+    return vbs_client_create(&c->env, &config, &c->client);
+}
+
+static int make_parts(struct cistern *c, const struct cistern_options *o)
+{
+    _Static_assert(CLUSTER_MDCS_MAX == GATEWAY_CLIENT_ADDRS_MAX, "one list serves both");
+    struct fabric_addr addrs[CLUSTER_MDCS_MAX];
+    unsigned count = 0;
+    const char *list = o->mdc != NULL ? o->mdc : o->gateway;
+    if (addr_list_parse(list, addrs, CLUSTER_MDCS_MAX, &count) != 0)
+        return cistern_fail(-EINVAL, "'%s' is not a list of addresses such as tcp:127.0.0.1:7100", list);
+    c->where = strdup(list);
+    if (c->where == NULL)
+        return cistern_fail(-ENOMEM, "out of memory");
+    struct loop_options loop_options = {.spin_ns = o->spin_ns};
+    int rc = loop_create_real(&loop_options, &c->env.loop);
+    if (rc == 0)
+        rc = addr_fabric_create(&c->env, addrs[0].provider, &c->fabric_config, &c->env.fabric);
+    if (rc == -EPROTONOSUPPORT)
+        return cistern_fail(rc, "this build cannot speak to '%s'", list);
+    if (rc == 0)
+        rc = cistern_arena_create(c);
+    if (rc == 0)
+        rc = o->mdc != NULL ? make_core(c, addrs, count) : make_client(c, addrs, count);
+    if (rc != 0)
+        return cistern_fail(rc, "cannot start the client: %s", strerror(-rc));
+    return 0;
+}
+
+static int start_and_wait(struct cistern *c)
+{
+    struct connect_job cj = {.timer = {0}};
+    if (!c->own_loop) {
+        int rc = pthread_create(&c->thread, NULL, thread_main, c);
+        if (rc != 0)
+            return cistern_fail(-rc, "cannot start a thread: %s", strerror(rc));
+        c->thread_runs = true;
+    }
+    if (cistern_job_run(c, &cj.job, connect_begin, c->connect_timeout_ms))
+        return 0;
+    /* The timer is on this stack: the thread ends before it goes. */
+    if (c->thread_runs) {
+        loop_stop(c->env.loop);
+        pthread_join(c->thread, NULL);
+        c->thread_runs = false;
+    }
+    loop_timer_cancel(c->env.loop, &cj.timer);
+    loop_task_cancel(c->env.loop, &cj.job.task);
+    return cistern_fail(-ETIMEDOUT, "no %s at %s answered within %u ms: is it running, and is the secret the cluster's?",
+                        c->core != NULL ? "metadata controller" : "gateway", c->where, c->connect_timeout_ms);
+}
+
+static int check_options(const struct cistern_options *o, struct cistern **out)
+{
+    if (o == NULL || out == NULL || o->struct_size != sizeof *o)
+        return cistern_fail(-EINVAL, "the options were not made by cistern_options_init of this library's version");
+    if ((o->mdc == NULL) == (o->gateway == NULL))
+        return cistern_fail(-EINVAL, "give either mdc or gateway, %s", o->mdc == NULL ? "there is none of them" : "not both");
+    return 0;
+}
+
+static void set_log_level(void)
+{
+    enum log_level level = LOG_ERROR_;
+    const char *text = getenv("CISTERN_LOG");
+    if (text != NULL)
+        (void)log_parse_level(text, &level);
+    log_set_level(level);
+}
+
+int cistern_connect(const struct cistern_options *options, struct cistern **out)
+{
+    int rc = check_options(options, out);
+    if (rc != 0)
+        return rc;
+    struct cistern *c = calloc(1, sizeof *c);
+    if (c == NULL)
+        return cistern_fail(-ENOMEM, "out of memory");
+    set_log_level();
+    rng_init_system(&c->rng);
+    c->env.rng = &c->rng;
+    c->env.name = "libcistern";
+    c->own_loop = options->own_loop != 0;
+    c->connect_timeout_ms = options->connect_timeout_ms != 0 ? options->connect_timeout_ms : CONNECT_TIMEOUT_MS;
+    list_init(&c->submitted);
+    list_init(&c->free_ops);
+    list_init(&c->slabs);
+    list_init(&c->late);
+    loop_task_init(&c->drain, cistern_drain);
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    rc = set_names(c, options);
+    if (rc == 0)
+        rc = make_parts(c, options);
+    if (rc == 0)
+        rc = start_and_wait(c);
+    if (rc != 0) {
+        cistern_disconnect(c);
+        return rc;
+    }
+    *out = c;
+    return 0;
+}
+
+void cistern_disconnect(struct cistern *c)
+{
+    if (c == NULL)
+        return;
+    if (c->thread_runs) {
+        loop_stop(c->env.loop);
+        pthread_join(c->thread, NULL);
+    }
+    volume_core_destroy(c->core);
+    vbs_client_destroy(c->client);
+    cistern_arena_destroy(c);
+    if (c->env.fabric != NULL)
+        fabric_destroy(c->env.fabric);
+    if (c->env.loop != NULL) {
+        loop_task_cancel(c->env.loop, &c->drain);
+        loop_destroy(c->env.loop);
+    }
+    cistern_ops_free(c);
+    cistern_late_free(c);
+    pthread_cond_destroy(&c->cond);
+    pthread_mutex_destroy(&c->lock);
+    free(c->where);
+    explicit_bzero(&c->fabric_config, sizeof c->fabric_config);
+    free(c);
+}
+
+int cistern_process(struct cistern *c, int timeout_ms)
+{
+    if (!c->own_loop)
+        return cistern_fail(-EINVAL, "cistern_process is for connections with own_loop");
+    uint64_t wait_ns = timeout_ms < 0 ? UINT64_MAX : (uint64_t)timeout_ms * NS_PER_MS;
+    return (int)loop_run_once(c->env.loop, wait_ns);
+}
