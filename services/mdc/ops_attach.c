@@ -220,6 +220,9 @@ uint32_t mdc_op_volume_close(struct mdc_decision *d, const struct mdc_volume_clo
         return STATUS_OK;
     struct mdc_open *o = mdc_open_find(v, rq->host, rq->instance);
     struct mdc_attachment *a = mdc_attachment_find(v, rq->host);
+    /* The instance has come back through another gateway: the close of the one that it left ends nothing. */
+    if (o != NULL && o->session != d->session)
+        return STATUS_OK;
     if (o != NULL)
         mdc_open_remove(s, o);
     /* Soon after a start not every live instance has opened again: then a shared attachment stays. */

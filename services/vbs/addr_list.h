@@ -4,10 +4,12 @@
 
 #include "rdma/fabric.h"
 
-/* 1 to max addresses, all of one provider, separated by commas; blanks around them are ignored. 0; -EINVAL (a part that is no address,
- * none at all, mixed providers), -E2BIG (more than max). */
+/* 1 to max addresses, all of one provider, separated by commas; blanks around them are ignored. 0; -EINVAL (a
+ * part that is no address, none at all, mixed providers), -E2BIG (more than max). */
 int addr_list_parse(const char *text, struct fabric_addr *out, unsigned max, unsigned *count);
-/* The endpoint for addresses of that provider. 0; -EPROTONOSUPPORT: this build has no such provider; or of its creation. */
-int addr_fabric_create(struct env *env, enum fabric_provider_kind provider, const struct fabric_config *config, struct fabric **out);
+/* The endpoint for addresses of that provider. 0; -EPROTONOSUPPORT: this build has no such provider; or of
+ * its creation. */
+int addr_fabric_create(struct env *env, enum fabric_provider_kind provider,
+                       const struct fabric_config *config, struct fabric **out);
 
 #endif

@@ -44,8 +44,9 @@ void cistern_options_init(struct cistern_options *options);
  * /etc/cistern/client.conf when path is NULL. Strings live as long as the process. */
 int cistern_options_load(struct cistern_options *options, const char *path);
 
-/* Waits until a metadata controller has given its tables, or a gateway has answered; -ETIMEDOUT otherwise. With own_loop this and
- * cistern_open and cistern_close run the loop meanwhile. Threads do not survive fork(2): connect after it. */
+/* Waits until a metadata controller has given its tables, or a gateway has answered; -ETIMEDOUT otherwise.
+ * With own_loop this and cistern_open and cistern_close run the loop meanwhile. Threads do not survive
+ * fork(2): connect after it. */
 int cistern_connect(const struct cistern_options *options, struct cistern **out);
 /* Volumes must be closed. Not from a callback. */
 void cistern_disconnect(struct cistern *c);
@@ -57,8 +58,8 @@ enum {
     CISTERN_SHARED = 2,    /* other hosts or processes may have it open read-write too */
     CISTERN_TAKE_OVER = 4, /* another process of this host has it: it loses it */
 };
-/* -EBUSY: another process or host has it open (error says which flag would help); -ENOENT: there is no such volume. Not from a callback,
- * like cistern_close. */
+/* -EBUSY: another process or host has it open (error says which flag would help); -ENOENT: there is no such
+ * volume. Not from a callback, like cistern_close. */
 int cistern_open(struct cistern *c, const char *volume, unsigned flags, struct cistern_volume **out);
 /* Waits for requests under way. */
 int cistern_close(struct cistern_volume *v);

@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/config.h"
@@ -15,15 +14,32 @@ enum { CONNECT_TIMEOUT_MS = 10000, PARTS_MAX = 1024 };
 
 /* ---- jobs ---- */
 
+static void job_expired(struct loop_timer *t)
+{
+    struct cistern_job *job = container_of(t, struct cistern_job, timer);
+    struct cistern *c = job->c;
+    pthread_mutex_lock(&c->lock);
+    job->abandoned = true;
+    pthread_cond_broadcast(&c->cond);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void job_begin(struct cistern_job *job)
+{
+    if (job->timeout_ms != 0)
+        loop_timer_arm(job->c->env.loop, &job->timer, job->timeout_ms * NS_PER_MS);
+    job->fn(job);
+}
+
 static void job_task(struct loop_task *t)
 {
-    struct cistern_job *job = container_of(t, struct cistern_job, task);
-    job->fn(job);
+    job_begin(container_of(t, struct cistern_job, task));
 }
 
 bool cistern_job_finish(struct cistern_job *job, int rc, const char *text)
 {
     struct cistern *c = job->c;
+    loop_timer_cancel(c->env.loop, &job->timer);
     pthread_mutex_lock(&c->lock);
     bool waited_for = !job->abandoned;
     if (waited_for) {
@@ -36,43 +52,26 @@ bool cistern_job_finish(struct cistern_job *job, int rc, const char *text)
     return waited_for;
 }
 
-static bool job_run_own_loop(struct cistern *c, struct cistern_job *job, unsigned timeout_ms)
-{
-    uint64_t end_ns = loop_clock_ns(c->env.loop) + timeout_ms * NS_PER_MS;
-    job->fn(job);
-    while (!job->done) {
-        uint64_t now_ns = loop_clock_ns(c->env.loop);
-        if (timeout_ms != 0 && now_ns >= end_ns)
-            break;
-        loop_run_once(c->env.loop, timeout_ms != 0 ? end_ns - now_ns : 100 * NS_PER_MS);
-    }
-    job->abandoned = !job->done;
-    return job->done;
-}
-
-bool cistern_job_run(struct cistern *c, struct cistern_job *job, void (*fn)(struct cistern_job *), unsigned timeout_ms)
+bool cistern_job_run(struct cistern *c, struct cistern_job *job, void (*fn)(struct cistern_job *),
+                     unsigned timeout_ms)
 {
     job->c = c;
     job->fn = fn;
+    job->timeout_ms = timeout_ms;
     job->done = job->abandoned = false;
     loop_task_init(&job->task, job_task);
-    if (c->own_loop)
-        return job_run_own_loop(c, job, timeout_ms);
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += timeout_ms / 1000;
-    end.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (end.tv_nsec >= 1000000000) {
-        end.tv_sec++;
-        end.tv_nsec -= 1000000000;
+    loop_timer_init(&job->timer, job_expired);
+    if (c->own_loop) {
+        job_begin(job);
+        while (!job->done && !job->abandoned)
+            loop_run_once(c->env.loop, UINT64_MAX);
+        return job->done;
     }
     MUST(loop_post(c->env.loop, &job->task) == 0);
     pthread_mutex_lock(&c->lock);
-    int rc = 0;
-    while (!job->done && rc == 0)
-        rc = timeout_ms != 0 ? pthread_cond_timedwait(&c->cond, &c->lock, &end) : pthread_cond_wait(&c->cond, &c->lock);
+    while (!job->done && !job->abandoned)
+        pthread_cond_wait(&c->cond, &c->lock);
     bool done = job->done;
-    job->abandoned = !done;
     pthread_mutex_unlock(&c->lock);
     return done;
 }
@@ -123,11 +122,13 @@ static int set_names(struct cistern *c, const struct cistern_options *o)
     else if (gethostname(host, sizeof host - 1) != 0)
         return cistern_fail(-errno, "this host has no name: give the option host");
     if (strlen(host) >= sizeof c->host || !mdc_name_valid(host))
-        return cistern_fail(-EINVAL, "'%s' is not a legal name of a host: up to %d letters, digits, '.', '_' and '-'", host,
-                            MDC_NAME_MAX - 1);
+        return cistern_fail(-EINVAL,
+                            "'%s' is not a legal name of a host: up to %d letters, digits, '.', '_' and '-'",
+                            host, MDC_NAME_MAX - 1);
     memcpy(c->host, host, strlen(host) + 1);
     if (o->secret_file == NULL)
-        return cistern_fail(-EINVAL, "the option secret-file is missing: the file with the cluster's shared secret");
+        return cistern_fail(-EINVAL,
+                            "the option secret-file is missing: the file with the cluster's shared secret");
     struct fabric_config *f = &c->fabric_config;
     int rc = config_read_secret(o->secret_file, f->secret, sizeof f->secret, &f->secret_len);
     if (rc != 0)
@@ -204,16 +205,19 @@ static int start_and_wait(struct cistern *c)
     }
     loop_timer_cancel(c->env.loop, &cj.timer);
     loop_task_cancel(c->env.loop, &cj.job.task);
-    return cistern_fail(-ETIMEDOUT, "no %s at %s answered within %u ms: is it running, and is the secret the cluster's?",
+    return cistern_fail(-ETIMEDOUT,
+                        "no %s at %s answered within %u ms: is it running, and is the secret the cluster's?",
                         c->core != NULL ? "metadata controller" : "gateway", c->where, c->connect_timeout_ms);
 }
 
 static int check_options(const struct cistern_options *o, struct cistern **out)
 {
     if (o == NULL || out == NULL || o->struct_size != sizeof *o)
-        return cistern_fail(-EINVAL, "the options were not made by cistern_options_init of this library's version");
+        return cistern_fail(-EINVAL,
+                            "the options were not made by cistern_options_init of this library's version");
     if ((o->mdc == NULL) == (o->gateway == NULL))
-        return cistern_fail(-EINVAL, "give either mdc or gateway, %s", o->mdc == NULL ? "there is none of them" : "not both");
+        return cistern_fail(-EINVAL, "give either mdc or gateway, %s",
+                            o->mdc == NULL ? "there is none of them" : "not both");
     return 0;
 }
 
@@ -239,18 +243,15 @@ int cistern_connect(const struct cistern_options *options, struct cistern **out)
     c->env.rng = &c->rng;
     c->env.name = "libcistern";
     c->own_loop = options->own_loop != 0;
-    c->connect_timeout_ms = options->connect_timeout_ms != 0 ? options->connect_timeout_ms : CONNECT_TIMEOUT_MS;
+    c->connect_timeout_ms =
+        options->connect_timeout_ms != 0 ? options->connect_timeout_ms : CONNECT_TIMEOUT_MS;
     list_init(&c->submitted);
     list_init(&c->free_ops);
     list_init(&c->slabs);
     list_init(&c->late);
     loop_task_init(&c->drain, cistern_drain);
     pthread_mutex_init(&c->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    pthread_cond_init(&c->cond, NULL);
     rc = set_names(c, options);
     if (rc == 0)
         rc = make_parts(c, options);

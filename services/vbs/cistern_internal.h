@@ -7,8 +7,8 @@
  *   cistern_memory.c   registered memory
  *   cistern_options.c  options, errors
  *
- * Calls come from any thread; what they want done is handed to the loop's thread as a job or an op. All that is not marked otherwise is
- * the loop's thread's.
+ * Calls come from any thread; what they want done is handed to the loop's thread as a job or an op. All that
+ * is not marked otherwise is the loop's thread's.
  */
 #ifndef CISTERN_SERVICES_VBS_CISTERN_INTERNAL_H
 #define CISTERN_SERVICES_VBS_CISTERN_INTERNAL_H
@@ -40,7 +40,7 @@ struct cistern {
     struct env env;
     struct rng rng;
     struct fabric_config fabric_config;
-    struct volume_core *core;   /* direct */
+    struct volume_core *core;  /* direct */
     struct vbs_client *client; /* through a gateway */
     char host[MDC_NAME_MAX];
     char *where; /* the addresses, for errors */
@@ -78,13 +78,17 @@ struct cistern_job {
     struct loop_task task;
     struct cistern *c;
     void (*fn)(struct cistern_job *job); /* begins it; some time later job_finish */
-    bool done;                           /* c->lock */
-    bool abandoned;                      /* c->lock: the caller has gone; who finishes it cleans up */
+    struct loop_timer timer;
+    unsigned timeout_ms;
+    bool done;      /* c->lock */
+    bool abandoned; /* c->lock: the caller has gone; who finishes it cleans up */
     int rc;
     char text[256];
 };
-/* Runs fn on the loop's thread and waits until job_finish, at most timeout_ms (0 = for ever). False: not finished, and now abandoned. */
-bool cistern_job_run(struct cistern *c, struct cistern_job *job, void (*fn)(struct cistern_job *), unsigned timeout_ms);
+/* Runs fn on the loop's thread and waits until job_finish, at most timeout_ms (0 = for ever). False: not
+ * finished, and now abandoned. */
+bool cistern_job_run(struct cistern *c, struct cistern_job *job, void (*fn)(struct cistern_job *),
+                     unsigned timeout_ms);
 /* True when the caller still waits; false: it has gone, the job is the callee's to free. */
 bool cistern_job_finish(struct cistern_job *job, int rc, const char *text);
 

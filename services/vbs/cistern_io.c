@@ -122,7 +122,8 @@ static int op_hand_over(struct cistern_op *op)
     return 0;
 }
 
-static int op_check(const struct cistern_volume *v, enum volume_op kind, uint64_t offset, uint64_t length, cistern_callback *cb)
+static int op_check(const struct cistern_volume *v, enum volume_op kind, uint64_t offset, uint64_t length,
+                    cistern_callback *cb)
 {
     int lost_rc = atomic_load_explicit(&v->lost_rc, memory_order_relaxed);
     uint64_t size = cistern_size(v);
@@ -130,23 +131,25 @@ static int op_check(const struct cistern_volume *v, enum volume_op kind, uint64_
     if (cb == NULL)
         return cistern_fail(-EINVAL, "a request needs a callback");
     if (lost_rc != 0)
-        return cistern_fail(lost_rc, "%s", lost_rc == -ENOENT ? "the volume was deleted"
-                                                              : "the volume was lost: detached, or taken over by another process");
+        return cistern_fail(lost_rc, "%s",
+                            lost_rc == -ENOENT
+                                ? "the volume was deleted"
+                                : "the volume was lost: detached, or taken over by another process");
     if (kind == VOLUME_FLUSH)
         return 0;
     if (length == 0 || offset % unit != 0 || length % SECTOR_BYTES != 0)
-        return cistern_fail(-EINVAL, "offset %llu and length %llu are not multiples of %llu bytes", (unsigned long long)offset,
-                            (unsigned long long)length, (unsigned long long)unit);
+        return cistern_fail(-EINVAL, "offset %llu and length %llu are not multiples of %llu bytes",
+                            (unsigned long long)offset, (unsigned long long)length, (unsigned long long)unit);
     if (offset > size || length > size - offset)
-        return cistern_fail(-ERANGE, "offset %llu and length %llu reach beyond the volume's %llu bytes", (unsigned long long)offset,
-                            (unsigned long long)length, (unsigned long long)size);
+        return cistern_fail(-ERANGE, "offset %llu and length %llu reach beyond the volume's %llu bytes",
+                            (unsigned long long)offset, (unsigned long long)length, (unsigned long long)size);
     if (v->read_only && kind != VOLUME_READ && kind != VOLUME_EXTENTS)
         return cistern_fail(-EROFS, "the volume was opened read-only");
     return 0;
 }
 
-static struct cistern_op *op_new(struct cistern_volume *v, enum volume_op kind, uint64_t offset, uint64_t length,
-                                 cistern_callback *cb, void *arg)
+static struct cistern_op *op_new(struct cistern_volume *v, enum volume_op kind, uint64_t offset,
+                                 uint64_t length, cistern_callback *cb, void *arg)
 {
     struct cistern_op *op = op_get(v->c);
     if (op == NULL) {
@@ -196,7 +199,8 @@ static int op_set_pieces(struct cistern_op *op, const struct iovec *iov, int iov
         for (size_t at = 0; at < iov[i].iov_len; at += CISTERN_PIECE_MAX) {
             void *base = (uint8_t *)iov[i].iov_base + at;
             uint32_t len = (uint32_t)min_u64(iov[i].iov_len - at, CISTERN_PIECE_MAX);
-            op->pieces[n++] = (struct fabric_sge){.base = base, .len = len, .mem = memory_of(op->v->c, base, len)};
+            op->pieces[n++] =
+                (struct fabric_sge){.base = base, .len = len, .mem = memory_of(op->v->c, base, len)};
         }
     }
     op->vr.sge = op->pieces;
@@ -204,8 +208,8 @@ static int op_set_pieces(struct cistern_op *op, const struct iovec *iov, int iov
     return 0;
 }
 
-static int io_begin(struct cistern_volume *v, enum volume_op kind, const struct iovec *iov, int iovcnt, uint64_t offset,
-                    cistern_callback *cb, void *arg)
+static int io_begin(struct cistern_volume *v, enum volume_op kind, const struct iovec *iov, int iovcnt,
+                    uint64_t offset, cistern_callback *cb, void *arg)
 {
     uint64_t length = 0;
     bool sectors = true;
@@ -218,8 +222,8 @@ static int io_begin(struct cistern_volume *v, enum volume_op kind, const struct 
         sectors = sectors && iov[i].iov_len % SECTOR_BYTES == 0;
     }
     if (iovcnt > (int)FABRIC_SGE_MAX && !sectors)
-        return cistern_fail(-EINVAL, "with more than %u pieces of memory each must be a multiple of %u bytes", FABRIC_SGE_MAX,
-                            SECTOR_BYTES);
+        return cistern_fail(-EINVAL, "with more than %u pieces of memory each must be a multiple of %u bytes",
+                            FABRIC_SGE_MAX, SECTOR_BYTES);
     int rc = op_check(v, kind, offset, length, cb);
     if (rc != 0)
         return rc;
@@ -234,8 +238,8 @@ static int io_begin(struct cistern_volume *v, enum volume_op kind, const struct 
     return op_hand_over(op);
 }
 
-static int range_begin(struct cistern_volume *v, enum volume_op kind, uint64_t offset, uint64_t length, uint8_t *bitmap,
-                       cistern_callback *cb, void *arg)
+static int range_begin(struct cistern_volume *v, enum volume_op kind, uint64_t offset, uint64_t length,
+                       uint8_t *bitmap, cistern_callback *cb, void *arg)
 {
     if (v == NULL || (kind == VOLUME_EXTENTS && bitmap == NULL))
         return cistern_fail(-EINVAL, "a request needs a volume, and extents a bitmap");
@@ -249,12 +253,14 @@ static int range_begin(struct cistern_volume *v, enum volume_op kind, uint64_t o
     return op_hand_over(op);
 }
 
-int cistern_readv(struct cistern_volume *v, const struct iovec *iov, int iovcnt, uint64_t offset, cistern_callback *cb, void *arg)
+int cistern_readv(struct cistern_volume *v, const struct iovec *iov, int iovcnt, uint64_t offset,
+                  cistern_callback *cb, void *arg)
 {
     return io_begin(v, VOLUME_READ, iov, iovcnt, offset, cb, arg);
 }
 
-int cistern_writev(struct cistern_volume *v, const struct iovec *iov, int iovcnt, uint64_t offset, cistern_callback *cb, void *arg)
+int cistern_writev(struct cistern_volume *v, const struct iovec *iov, int iovcnt, uint64_t offset,
+                   cistern_callback *cb, void *arg)
 {
     return io_begin(v, VOLUME_WRITE, iov, iovcnt, offset, cb, arg);
 }
@@ -264,17 +270,20 @@ int cistern_flush(struct cistern_volume *v, cistern_callback *cb, void *arg)
     return range_begin(v, VOLUME_FLUSH, 0, 0, NULL, cb, arg);
 }
 
-int cistern_discard(struct cistern_volume *v, uint64_t offset, uint64_t length, cistern_callback *cb, void *arg)
+int cistern_discard(struct cistern_volume *v, uint64_t offset, uint64_t length, cistern_callback *cb,
+                    void *arg)
 {
     return range_begin(v, VOLUME_DISCARD, offset, length, NULL, cb, arg);
 }
 
-int cistern_write_zeroes(struct cistern_volume *v, uint64_t offset, uint64_t length, cistern_callback *cb, void *arg)
+int cistern_write_zeroes(struct cistern_volume *v, uint64_t offset, uint64_t length, cistern_callback *cb,
+                         void *arg)
 {
     return range_begin(v, VOLUME_ZERO, offset, length, NULL, cb, arg);
 }
 
-int cistern_extents(struct cistern_volume *v, uint64_t offset, uint64_t length, uint8_t *bitmap, cistern_callback *cb, void *arg)
+int cistern_extents(struct cistern_volume *v, uint64_t offset, uint64_t length, uint8_t *bitmap,
+                    cistern_callback *cb, void *arg)
 {
     return range_begin(v, VOLUME_EXTENTS, offset, length, bitmap, cb, arg);
 }
@@ -305,8 +314,9 @@ static int blocking_io(struct cistern_volume *v, enum volume_op kind, void *buf,
         while (sem_wait(&b.done) != 0)
             continue; /* a signal */
         if (b.rc != 0)
-            rc = cistern_fail(b.rc, "%s of %zu bytes at offset %llu failed: %s", kind == VOLUME_READ ? "reading" : "writing", len,
-                              (unsigned long long)offset, strerror(-b.rc));
+            rc = cistern_fail(b.rc, "%s of %zu bytes at offset %llu failed: %s",
+                              kind == VOLUME_READ ? "reading" : "writing", len, (unsigned long long)offset,
+                              strerror(-b.rc));
     }
     sem_destroy(&b.done);
     return rc;

@@ -8,13 +8,15 @@ enum { PAGES = CISTERN_ARENA_BYTES / UNIT_BYTES };
 
 int cistern_arena_create(struct cistern *c)
 {
-    void *base = mmap(NULL, CISTERN_ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *base = mmap(NULL, CISTERN_ARENA_BYTES, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
         return -ENOMEM;
     c->arena_map = calloc(PAGES / 64, sizeof *c->arena_map);
-    int rc = c->arena_map == NULL ? -ENOMEM
-                                  : fabric_mem_register(c->env.fabric, FABRIC_DOMAIN_HOST, base, CISTERN_ARENA_BYTES,
-                                                        FABRIC_ACCESS_LOCAL, &c->arena_mem);
+    int rc = c->arena_map == NULL
+                 ? -ENOMEM
+                 : fabric_mem_register(c->env.fabric, FABRIC_DOMAIN_HOST, base, CISTERN_ARENA_BYTES,
+                                       FABRIC_ACCESS_LOCAL, &c->arena_mem);
     if (rc != 0) {
         free(c->arena_map);
         c->arena_map = NULL;

@@ -82,7 +82,9 @@ static int load_line(struct cistern_options *options, char *line, const char *pa
                          : strcmp(name, "host") == 0        ? &options->host
                                                             : NULL;
     if (field == NULL)
-        return cistern_fail(-EINVAL, "%s:%u: no option is named '%s' (there are mdc, gateway, secret-file and host)", path, number, name);
+        return cistern_fail(-EINVAL,
+                            "%s:%u: no option is named '%s' (there are mdc, gateway, secret-file and host)",
+                            path, number, name);
     const char *kept = keep(value);
     if (kept == NULL)
         return cistern_fail(-ENOMEM, "out of memory");

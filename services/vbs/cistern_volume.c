@@ -92,19 +92,21 @@ static int open_wait(struct cistern *c, struct open_job *oj, struct cistern_volu
     struct cistern_volume *v = oj->v;
     char name[MDC_NAME_MAX];
     memcpy(name, oj->options.name, sizeof name);
-    /* In c->late already while it is waited for: between the end of the wait and a later insertion the answer could come. */
+    /* In c->late already while it is waited for: between the end of the wait and a later insertion the answer
+     * could come. */
     pthread_mutex_lock(&c->lock);
     list_push_back(&c->late, &oj->late);
     pthread_mutex_unlock(&c->lock);
     if (!cistern_job_run(c, &oj->job, open_begin, c->connect_timeout_ms))
-        return cistern_fail(-ETIMEDOUT, "volume '%s' could not be opened within %u ms: nobody at %s answered", name,
-                            c->connect_timeout_ms, c->where);
+        return cistern_fail(-ETIMEDOUT, "volume '%s' could not be opened within %u ms: nobody at %s answered",
+                            name, c->connect_timeout_ms, c->where);
     pthread_mutex_lock(&c->lock);
     list_remove(&oj->late);
     pthread_mutex_unlock(&c->lock);
     int rc = oj->job.rc;
     if (rc != 0) {
-        cistern_fail(rc, "cannot open volume '%s': %s", oj->options.name, oj->job.text[0] != 0 ? oj->job.text : strerror(-rc));
+        cistern_fail(rc, "cannot open volume '%s': %s", oj->options.name,
+                     oj->job.text[0] != 0 ? oj->job.text : strerror(-rc));
         free(v);
     } else {
         atomic_store(&v->size_bytes, v->info.size_bytes);
@@ -116,7 +118,8 @@ static int open_wait(struct cistern *c, struct open_job *oj, struct cistern_volu
 
 int cistern_open(struct cistern *c, const char *volume, unsigned flags, struct cistern_volume **out)
 {
-    if (c == NULL || volume == NULL || out == NULL || (flags & ~(unsigned)(CISTERN_READ_ONLY | CISTERN_SHARED | CISTERN_TAKE_OVER)) != 0)
+    if (c == NULL || volume == NULL || out == NULL ||
+        (flags & ~(unsigned)(CISTERN_READ_ONLY | CISTERN_SHARED | CISTERN_TAKE_OVER)) != 0)
         return cistern_fail(-EINVAL, "cistern_open was called with arguments that make no sense");
     size_t len = strlen(volume);
     if (len >= MDC_NAME_MAX || !mdc_name_valid(volume))

@@ -4,8 +4,8 @@
 
 #include "services/vbs/gateway_internal.h"
 
-#define MEMORY_DEFAULT   (64 * MIB)
-#define HEARTBEAT_NS     (1 * NS_PER_S)
+#define MEMORY_DEFAULT    (64 * MIB)
+#define HEARTBEAT_NS      (1 * NS_PER_S)
 #define HEARTBEAT_CALL_NS (2 * NS_PER_S)
 enum { REQUESTS_DEFAULT = 1024, OPEN_SHARE = 4 };
 
@@ -121,8 +121,8 @@ static int gateway_create_pools(struct gateway *gw)
         chunks = OPEN_SHARE * GATEWAY_CHUNKS_PER_IO;
     gw->chunks_per_open = (unsigned)(chunks / OPEN_SHARE);
     /* Twice: a read's object lives on after its reply, until the payload has left. */
-    int rc = pool_create(NULL, "gateway requests", sizeof(struct gateway_request), 64, 2 * (size_t)gw->config.requests_max,
-                         &gw->requests);
+    int rc = pool_create(NULL, "gateway requests", sizeof(struct gateway_request), 64,
+                         2 * (size_t)gw->config.requests_max, &gw->requests);
     if (rc == 0)
         rc = pool_create(NULL, "gateway chunks", GATEWAY_CHUNK_BYTES, UNIT_BYTES, chunks, &gw->chunks);
     if (rc != 0)
@@ -158,7 +158,8 @@ int gateway_create(struct env *env, const struct gateway_config *config, struct 
     if (rc == 0)
         rc = volume_core_create(env, &gw->config.core, &gw->core);
     if (rc == 0)
-        rc = rpc_listen(env, &gw->config.listen, &service, 1u << FABRIC_ROLE_CLIENT | 1u << FABRIC_ROLE_ADMIN, &gw->listener);
+        rc = rpc_listen(env, &gw->config.listen, &service, 1u << FABRIC_ROLE_CLIENT | 1u << FABRIC_ROLE_ADMIN,
+                        &gw->listener);
     if (rc != 0) {
         gateway_destroy(gw);
         return rc;

@@ -1,11 +1,13 @@
 /*
- * gateway.h: the gateway daemon as an object: serves hosts that have no tables (vbs_proto.h) through the volume core.
+ * gateway.h: the gateway daemon as an object: serves hosts that have no tables (vbs_proto.h) through the
+ * volume core.
  *
- * A write: request accepted -> buffers taken (over the limit it waits, in order) -> payload fetched and its CRC checked -> volume_submit
+ * A write: request accepted -> buffers taken (over the limit it waits, in order) -> payload fetched and its
+ * CRC checked -> volume_submit
  * -> reply. A read: buffers -> volume_submit (CRCs of the modules checked) -> reply with payload.
  *
- * One OPEN is one association: one write turn, which ends with it. When the client's connection goes, its opens end, what has not been
- * sent to a module is dropped, and the turn is never used again.
+ * One OPEN is one association: one write turn, which ends with it. When the client's connection goes, its
+ * opens end, what has not been sent to a module is dropped, and the turn is never used again.
  */
 #ifndef CISTERN_SERVICES_VBS_GATEWAY_H
 #define CISTERN_SERVICES_VBS_GATEWAY_H
@@ -20,7 +22,8 @@ struct gateway_config {
     unsigned requests_max; /* being served at once; 0 = 1024 */
 };
 void gateway_config_default(struct gateway_config *config);
-/* env->fabric must be set (role VBS). 0 or -errno. Listens at once; clients' opens wait until an MDC answers. */
+/* env->fabric must be set (role VBS). 0 or -errno. Listens at once; clients' opens wait until an MDC answers.
+ */
 int gateway_create(struct env *env, const struct gateway_config *config, struct gateway **out);
 /* Any state, no callbacks. */
 void gateway_destroy(struct gateway *gw);

@@ -6,9 +6,9 @@
 #include "common/rng.h"
 #include "services/vbs/gateway_client_internal.h"
 
-#define BACKOFF_MIN_NS  (10 * NS_PER_MS)
-#define BACKOFF_MAX_NS  (500 * NS_PER_MS)
-#define REOPEN_NS       (100 * NS_PER_MS)
+#define BACKOFF_MIN_NS   (10 * NS_PER_MS)
+#define BACKOFF_MAX_NS   (500 * NS_PER_MS)
+#define REOPEN_NS        (100 * NS_PER_MS)
 #define OPEN_TIMEOUT_NS  (5 * NS_PER_S)
 #define CLOSE_TIMEOUT_NS (1 * NS_PER_S)
 enum { PARTS_DEFAULT = 256 };
@@ -82,7 +82,8 @@ static void on_down(void *service, struct rpc_peer *peer, enum fabric_down reaso
     client_drain(c);
 }
 
-static void on_notify(void *service, struct rpc_peer *peer, uint16_t method, const void *body, uint32_t body_len)
+static void on_notify(void *service, struct rpc_peer *peer, uint16_t method, const void *body,
+                      uint32_t body_len)
 {
     struct vbs_client *c = service;
     struct vbs_resized msg;
@@ -353,7 +354,8 @@ static void client_open_volume(struct vbs_client_volume *v)
 }
 
 int vbs_client_open(struct vbs_client *c, const struct volume_open_options *options,
-                    void (*done)(void *arg, struct vbs_client_volume *volume, int rc, const char *text), void *arg)
+                    void (*done)(void *arg, struct vbs_client_volume *volume, int rc, const char *text),
+                    void *arg)
 {
     if (!mdc_name_valid(options->name) || !mdc_name_valid(options->host))
         return -EINVAL;

@@ -1,9 +1,11 @@
 /*
- * gateway_client.h: volumes through a gateway, for hosts without tables: the same requests as the volume core, one connection.
+ * gateway_client.h: volumes through a gateway, for hosts without tables: the same requests as the volume
+ * core, one connection.
  *
- * The list of gateways is gone through in order; each new connection opens the volumes again (a new association, a new write turn) and
- * repeats what was not acknowledged. A part is repeated only when its call has ended, and the turn of the association that it was sent in
- * is dead by the time the new one's writes arrive.
+ * The list of gateways is gone through in order; each new connection opens the volumes again (a new
+ * association, a new write turn) and repeats what was not acknowledged. A part is repeated only when its call
+ * has ended, and the turn of the association that it was sent in is dead by the time the new one's writes
+ * arrive.
  */
 #ifndef CISTERN_SERVICES_VBS_GATEWAY_CLIENT_H
 #define CISTERN_SERVICES_VBS_GATEWAY_CLIENT_H
@@ -28,8 +30,10 @@ bool vbs_client_is_up(const struct vbs_client *c);
 
 /* As volume_open (one_turn is always so here). */
 int vbs_client_open(struct vbs_client *c, const struct volume_open_options *options,
-                    void (*done)(void *arg, struct vbs_client_volume *volume, int rc, const char *text), void *arg);
-/* No request may be pending. Tells the gateway (best effort, at most 1 s), frees v, then done (may be NULL) runs, later. */
+                    void (*done)(void *arg, struct vbs_client_volume *volume, int rc, const char *text),
+                    void *arg);
+/* No request may be pending. Tells the gateway (best effort, at most 1 s), frees v, then done (may be NULL)
+ * runs, later. */
 void vbs_client_close(struct vbs_client_volume *v, void (*done)(void *arg), void *arg);
 void vbs_client_info_get(const struct vbs_client_volume *v, struct volume_info *out);
 void vbs_client_set_changed(struct vbs_client_volume *v, void (*changed)(void *arg, int rc), void *arg);

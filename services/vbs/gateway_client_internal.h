@@ -1,4 +1,5 @@
-/* gateway_client_internal.h: what gateway_client.c (connection, associations) and gateway_client_io.c (requests, parts) share. */
+/* gateway_client_internal.h: what gateway_client.c (connection, associations) and gateway_client_io.c
+ * (requests, parts) share. */
 #ifndef CISTERN_SERVICES_VBS_GATEWAY_CLIENT_INTERNAL_H
 #define CISTERN_SERVICES_VBS_GATEWAY_CLIENT_INTERNAL_H
 
@@ -45,7 +46,8 @@ struct vbs_client_volume {
     bool closed;                 /* freed when calls is 0 */
     void (*close_done)(void *arg);
     void *close_arg;
-    void (*open_done)(void *arg, struct vbs_client_volume *volume, int rc, const char *text); /* NULL once called */
+    void (*open_done)(void *arg, struct vbs_client_volume *volume, int rc,
+                      const char *text); /* NULL once called */
     void *open_arg;
     void (*changed)(void *arg, int rc);
     void *changed_arg;

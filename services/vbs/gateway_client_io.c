@@ -1,4 +1,5 @@
-/* Requests through a gateway: cut into pieces of the protocol's size, repeated until a gateway gives a final answer. */
+/* Requests through a gateway: cut into pieces of the protocol's size, repeated until a gateway gives a final
+ * answer. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -119,7 +120,8 @@ static void part_copy(struct client_part *p)
     size_t room = round_up(p->length, UNIT_BYTES), at = 0;
     struct fabric *f = p->volume->client->env->fabric;
     if (p->copy == NULL && posix_memalign(&p->copy, UNIT_BYTES, room) == 0) {
-        if (fabric_mem_register(f, FABRIC_DOMAIN_HOST, p->copy, room, FABRIC_ACCESS_LOCAL, &p->copy_mem) == 0) {
+        if (fabric_mem_register(f, FABRIC_DOMAIN_HOST, p->copy, room, FABRIC_ACCESS_LOCAL, &p->copy_mem) ==
+            0) {
             for (unsigned i = 0; i < p->sge_count; at += p->sge[i++].len)
                 memcpy((char *)p->copy + at, p->sge[i].base, p->sge[i].len);
             p->sge[0] = (struct fabric_sge){.base = p->copy, .len = p->length, .mem = p->copy_mem};
@@ -134,7 +136,8 @@ static void part_copy(struct client_part *p)
     part_again(p, AGAIN_NS);
 }
 
-static void part_read_done(struct client_part *p, const struct rpc_result *result, const struct vbs_io_reply *reply)
+static void part_read_done(struct client_part *p, const struct rpc_result *result,
+                           const struct vbs_io_reply *reply)
 {
     if (reply->holes != 0) {
         for (unsigned i = 0; i < p->sge_count; i++)
@@ -192,7 +195,8 @@ static void part_refused(struct client_part *p, uint32_t status)
 {
     struct vbs_client_volume *v = p->volume;
     switch (status) {
-    case STATUS_STALE_TURN: /* the association is over; what was not acknowledged goes again in the next one */
+    case STATUS_STALE_TURN: /* the association is over; what was not acknowledged goes again in the next one
+                             */
         list_push_back(&v->waiting, &p->link);
         if (p->handle == v->handle)
             client_reopen(v);
@@ -293,9 +297,11 @@ static bool request_make_part(struct vbs_client_volume *v, struct volume_request
     p->volume = v;
     p->req = req;
     p->offset = req->next_offset;
-    p->length = (uint32_t)min_u64(request_end(req) - p->offset, op_has_memory(req->op) ? VBS_IO_MAX : VBS_RANGE_MAX);
+    p->length =
+        (uint32_t)min_u64(request_end(req) - p->offset, op_has_memory(req->op) ? VBS_IO_MAX : VBS_RANGE_MAX);
     if (op_has_memory(req->op)) {
-        p->length = sge_slice(req->sge, req->sge_count, p->offset - req->offset, p->length, p->sge, FABRIC_SGE_MAX, &p->sge_count);
+        p->length = sge_slice(req->sge, req->sge_count, p->offset - req->offset, p->length, p->sge,
+                              FABRIC_SGE_MAX, &p->sge_count);
         MUST(p->length != 0);
     }
     req->next_offset += p->length;
@@ -332,7 +338,8 @@ static int request_check(const struct vbs_client_volume *v, const struct volume_
         return -EINVAL;
     if (req->op == VOLUME_FLUSH)
         return 0;
-    if (req->op > VOLUME_EXTENTS || req->length == 0 || req->offset % SECTOR_BYTES != 0 || req->length % SECTOR_BYTES != 0)
+    if (req->op > VOLUME_EXTENTS || req->length == 0 || req->offset % SECTOR_BYTES != 0 ||
+        req->length % SECTOR_BYTES != 0)
         return -EINVAL;
     if (req->offset > v->info.size_bytes || req->length > v->info.size_bytes - req->offset)
         return -ERANGE;

@@ -17,9 +17,12 @@
 
 #define GATEWAY_CHUNK_BYTES 32768u
 enum { GATEWAY_CHUNKS_PER_IO = VBS_IO_MAX / GATEWAY_CHUNK_BYTES, GATEWAY_OPENS_PER_CLIENT = 256 };
-_Static_assert(GATEWAY_CHUNKS_PER_IO <= FABRIC_SGE_MAX, "the largest payload is fetched and pushed in one piece list");
-_Static_assert(sizeof(struct vbs_io_reply) + VBS_RANGE_MAX / UNIT_BYTES / 8 <= RPC_BODY_MAX, "an extents reply fits a message");
-_Static_assert(sizeof(struct vbs_io_reply) + VBS_RANGE_MAX / UNIT_BYTES / 8 <= GATEWAY_CHUNK_BYTES, "and one chunk");
+_Static_assert(GATEWAY_CHUNKS_PER_IO <= FABRIC_SGE_MAX,
+               "the largest payload is fetched and pushed in one piece list");
+_Static_assert(sizeof(struct vbs_io_reply) + VBS_RANGE_MAX / UNIT_BYTES / 8 <= RPC_BODY_MAX,
+               "an extents reply fits a message");
+_Static_assert(sizeof(struct vbs_io_reply) + VBS_RANGE_MAX / UNIT_BYTES / 8 <= GATEWAY_CHUNK_BYTES,
+               "and one chunk");
 
 struct gateway {
     struct env *env;

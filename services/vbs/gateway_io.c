@@ -1,7 +1,8 @@
 /*
  * Requests of clients. Each is an object of the pool from its arrival to its reply:
- *   waiting for buffers (gw->waiting, in order; an association that has its share lets others pass) -> a write's payload is fetched and
- *   its CRC checked -> volume_submit -> reply; a read's buffers are free when the fabric has pushed them.
+ *   waiting for buffers (gw->waiting, in order; an association that has its share lets others pass) -> a
+ * write's payload is fetched and its CRC checked -> volume_submit -> reply; a read's buffers are free when
+ * the fabric has pushed them.
  */
 #include <string.h>
 
@@ -29,7 +30,8 @@ uint32_t gateway_status(int rc)
 static bool request_may_start(const struct gateway_request *gr)
 {
     struct gateway *gw = gr->gw;
-    return pool_free_count(gw->chunks) >= gr->chunks_wanted && gr->open->chunks + gr->chunks_wanted <= gw->chunks_per_open;
+    return pool_free_count(gw->chunks) >= gr->chunks_wanted &&
+           gr->open->chunks + gr->chunks_wanted <= gw->chunks_per_open;
 }
 
 static void chunks_take(struct gateway_request *gr)
@@ -59,7 +61,8 @@ static void requests_pump_once(struct gateway *gw)
     }
 }
 
-/* A request that starts may end at once and free buffers: that asks for another pass, never for one inside this. */
+/* A request that starts may end at once and free buffers: that asks for another pass, never for one inside
+ * this. */
 static void requests_pump_waiting(struct gateway *gw)
 {
     gw->pump_again = true;
@@ -104,7 +107,8 @@ static void request_refuse(struct gateway_request *gr, int rc)
         gr->gw->stats.crc_errors++;
     else if (rc != -ECANCELED)
         gr->gw->stats.errors++;
-    rpc_reply(gr->rpc, rc == -EBADMSG && gr->vr.op != VOLUME_WRITE ? STATUS_IO : gateway_status(rc), &reply, sizeof reply);
+    rpc_reply(gr->rpc, rc == -EBADMSG && gr->vr.op != VOLUME_WRITE ? STATUS_IO : gateway_status(rc), &reply,
+              sizeof reply);
     request_free(gr);
 }
 
@@ -127,7 +131,8 @@ static void reply_read(struct gateway_request *gr)
     uint32_t crc = 0;
     for (unsigned i = 0; i < gr->chunk_count; i++)
         crc = crc32c_extend(crc, gr->sge[i].base, gr->sge[i].len);
-    rpc_reply_payload(gr->rpc, STATUS_OK, &reply, sizeof reply, gr->sge, gr->chunk_count, crc, on_payload_sent, gr);
+    rpc_reply_payload(gr->rpc, STATUS_OK, &reply, sizeof reply, gr->sge, gr->chunk_count, crc,
+                      on_payload_sent, gr);
 }
 
 /* The chunk holds the reply's head, then the bitmap. */
@@ -135,7 +140,8 @@ static void reply_extents(struct gateway_request *gr)
 {
     struct vbs_io_reply reply = reply_body(gr);
     memcpy(gr->sge[0].base, &reply, sizeof reply);
-    uint64_t first = gr->vr.offset / UNIT_BYTES, end = (gr->vr.offset + gr->vr.length + UNIT_BYTES - 1) / UNIT_BYTES;
+    uint64_t first = gr->vr.offset / UNIT_BYTES,
+             end = (gr->vr.offset + gr->vr.length + UNIT_BYTES - 1) / UNIT_BYTES;
     rpc_reply(gr->rpc, STATUS_OK, gr->sge[0].base, (uint32_t)(sizeof reply + (end - first + 7) / 8));
     request_free(gr);
 }
@@ -227,7 +233,8 @@ static int request_check(enum volume_op op, const struct vbs_io *io, const struc
     uint32_t max = op == VOLUME_READ || op == VOLUME_WRITE ? VBS_IO_MAX : VBS_RANGE_MAX;
     if (op == VOLUME_FLUSH)
         return 0;
-    if (io->length == 0 || io->length > max || io->length % SECTOR_BYTES != 0 || io->offset % SECTOR_BYTES != 0)
+    if (io->length == 0 || io->length > max || io->length % SECTOR_BYTES != 0 ||
+        io->offset % SECTOR_BYTES != 0)
         return -EINVAL;
     if (op == VOLUME_READ && rpc_request_sink_len(rpc) < io->length)
         return -EINVAL;

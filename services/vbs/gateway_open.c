@@ -1,6 +1,7 @@
 /*
- * Associations. OPEN draws a turn; CLOSE, the end of the connection or the loss of the volume ends it. An association that ends drops what
- * has not been sent, waits for what a module holds, then closes its volume. It never comes back: the client opens again.
+ * Associations. OPEN draws a turn; CLOSE, the end of the connection or the loss of the volume ends it. An
+ * association that ends drops what has not been sent, waits for what a module holds, then closes its volume.
+ * It never comes back: the client opens again.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,12 +124,15 @@ void gateway_handle_open(void *service, struct rpc_request *rpc, const void *bod
     struct gateway_client *client = rpc_peer_user(rpc_request_peer(rpc));
     struct vbs_open_request r;
     if (client == NULL || wire_decode(&vbs_open_request_type, body, body_len, &r, NULL) != 0) {
-        gateway_reply_error(rpc, client == NULL ? -ENOTCONN : -EPROTO, "the request to open a volume makes no sense");
+        gateway_reply_error(rpc, client == NULL ? -ENOTCONN : -EPROTO,
+                            "the request to open a volume makes no sense");
         return;
     }
-    struct gateway_open *open = client->open_count < GATEWAY_OPENS_PER_CLIENT ? calloc(1, sizeof *open) : NULL;
+    struct gateway_open *open =
+        client->open_count < GATEWAY_OPENS_PER_CLIENT ? calloc(1, sizeof *open) : NULL;
     if (open == NULL) {
-        gateway_reply_error(rpc, -ENOMEM, "the gateway cannot hold more open volumes of this client: close some");
+        gateway_reply_error(rpc, -ENOMEM,
+                            "the gateway cannot hold more open volumes of this client: close some");
         return;
     }
     open->client = client;
@@ -142,13 +146,16 @@ void gateway_handle_open(void *service, struct rpc_request *rpc, const void *bod
         .take_over = r.take_over,
         .one_turn = true,
     };
-    _Static_assert(sizeof options.name == sizeof r.volume && sizeof options.host == sizeof r.host, "names fit");
+    _Static_assert(sizeof options.name == sizeof r.volume && sizeof options.host == sizeof r.host,
+                   "names fit");
     memcpy(options.name, r.volume, sizeof options.name);
     memcpy(options.host, r.host, sizeof options.host);
     int rc = volume_open(gw->core, &options, on_volume_open, open);
     if (rc != 0) {
         free(open);
-        gateway_reply_error(rpc, rc, rc == -EINVAL ? "that is not a legal name of a volume or a host" : "the gateway is out of memory");
+        gateway_reply_error(rpc, rc,
+                            rc == -EINVAL ? "that is not a legal name of a volume or a host"
+                                          : "the gateway is out of memory");
         return;
     }
     list_push_back(&client->opens, &open->link);

@@ -37,7 +37,8 @@ static const struct config_option vbs_config[] = {
 /* clang-format on */
 static const struct config_spec vbs_spec = {
     .program = "cistern-vbs",
-    .summary = "Virtual block service: serves volumes to hosts that do not keep the cluster's tables themselves.",
+    .summary =
+        "Virtual block service: serves volumes to hosts that do not keep the cluster's tables themselves.",
     .options = vbs_config,
 };
 
@@ -55,7 +56,8 @@ struct vbs_process {
 static int copy_name(char *out, const char *text, const char *what)
 {
     if (text == NULL || strlen(text) >= MDC_NAME_MAX || !mdc_name_valid(text)) {
-        log_error(NULL, "cannot start", "reason=\"'%s' is not a legal name of a %s: letters, digits, '.', '_' and '-'\"",
+        log_error(NULL, "cannot start",
+                  "reason=\"'%s' is not a legal name of a %s: letters, digits, '.', '_' and '-'\"",
                   text != NULL ? text : "", what);
         return -EINVAL;
     }
@@ -77,7 +79,8 @@ static int vbs_configure(struct vbs_process *p)
     }
     rc = addr_list_parse(o->mdc, c->mdc, CLUSTER_MDCS_MAX, &c->mdc_count);
     if (rc != 0 || c->mdc[0].provider != g->listen.provider) {
-        log_error(NULL, "cannot start", "reason=\"mdc '%s' is not a list of addresses of the kind of listen\"", o->mdc);
+        log_error(NULL, "cannot start",
+                  "reason=\"mdc '%s' is not a list of addresses of the kind of listen\"", o->mdc);
         return -EINVAL;
     }
     if (o->host == NULL || o->host[0] == 0) {
@@ -96,7 +99,8 @@ static int vbs_configure(struct vbs_process *p)
     g->memory_bytes = o->memory;
     p->fabric_config.role = FABRIC_ROLE_VBS;
     p->fabric_config.incarnation = c->instance;
-    return config_read_secret(o->secret_file, p->fabric_config.secret, sizeof p->fabric_config.secret, &p->fabric_config.secret_len);
+    return config_read_secret(o->secret_file, p->fabric_config.secret, sizeof p->fabric_config.secret,
+                              &p->fabric_config.secret_len);
 }
 
 /* An open can succeed from here on. */
@@ -126,7 +130,8 @@ static int vbs_run(struct vbs_process *p)
     trace_set_current(p->env.trace);
     rc = service_main_start(&p->main, p->env.loop, &p->options.service);
     if (rc == 0)
-        rc = addr_fabric_create(&p->env, p->gateway_config.listen.provider, &p->fabric_config, &p->env.fabric);
+        rc =
+            addr_fabric_create(&p->env, p->gateway_config.listen.provider, &p->fabric_config, &p->env.fabric);
     if (rc == 0)
         rc = gateway_create(&p->env, &p->gateway_config, &p->gateway);
     if (rc == 0) {

@@ -1,8 +1,8 @@
 /*
  * The nbdkit plugin: one Cistern volume as an NBD export (nbdkit-plugin(3), API version 2).
  *
- * One connection to the cluster and one open volume for the process, shared by all its NBD connections. nbdkit forks before it serves, and
- * threads do not survive that, so the library is started in after_fork.
+ * One connection to the cluster and one open volume for the process, shared by all its NBD connections.
+ * nbdkit forks before it serves, and threads do not survive that, so the library is started in after_fork.
  */
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -103,7 +103,8 @@ static int plugin_config_complete(void)
     if (make_options(&o) != 0)
         return -1;
     if ((o.mdc == NULL) == (o.gateway == NULL)) {
-        nbdkit_error("give mdc=ADDRESSES (direct) or gateway=ADDRESSES, not both; or config=FILE that names one");
+        nbdkit_error(
+            "give mdc=ADDRESSES (direct) or gateway=ADDRESSES, not both; or config=FILE that names one");
         return -1;
     }
     if (o.secret_file == NULL) {
@@ -227,7 +228,8 @@ static void on_done(void *arg, int rc)
 
 static int fail(int rc, const char *what, uint64_t offset, uint64_t length, const char *why)
 {
-    nbdkit_error("%s of %llu bytes at offset %llu: %s", what, (unsigned long long)length, (unsigned long long)offset, why);
+    nbdkit_error("%s of %llu bytes at offset %llu: %s", what, (unsigned long long)length,
+                 (unsigned long long)offset, why);
     nbdkit_set_error(-rc);
     return -1;
 }
@@ -285,18 +287,21 @@ static int plugin_trim(void *handle, uint32_t count, uint64_t offset, uint32_t f
     return wait_end(&w, cistern_discard(volume, offset, count, on_done, &w), "trim", offset, count);
 }
 
-/* A discarded unit reads as zeroes, and is given back; without leave to trim the zeroes are written. Either is as fast as it gets here. */
+/* A discarded unit reads as zeroes, and is given back; without leave to trim the zeroes are written. Either
+ * is as fast as it gets here. */
 static int plugin_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
     struct wait w = {.rc = 0};
     bool trim = (flags & NBDKIT_FLAG_MAY_TRIM) != 0 && offset % UNIT == 0 && count % UNIT == 0;
     (void)handle;
     sem_init(&w.done, 0, 0);
-    int rc = trim ? cistern_discard(volume, offset, count, on_done, &w) : cistern_write_zeroes(volume, offset, count, on_done, &w);
+    int rc = trim ? cistern_discard(volume, offset, count, on_done, &w)
+                  : cistern_write_zeroes(volume, offset, count, on_done, &w);
     return wait_end(&w, rc, "zero", offset, count);
 }
 
-static int add_runs(struct nbdkit_extents *extents, const uint8_t *bitmap, uint64_t offset, uint64_t end, bool one)
+static int add_runs(struct nbdkit_extents *extents, const uint8_t *bitmap, uint64_t offset, uint64_t end,
+                    bool one)
 {
     uint64_t units = (end - offset + UNIT - 1) / UNIT;
     for (uint64_t first = 0, next; first < units; first = next) {
@@ -305,7 +310,8 @@ static int add_runs(struct nbdkit_extents *extents, const uint8_t *bitmap, uint6
             if (((bitmap[next / 8] >> (next % 8) & 1) != 0) != written)
                 break;
         uint64_t from = offset + first * UNIT, to = offset + next * UNIT < end ? offset + next * UNIT : end;
-        if (nbdkit_add_extent(extents, from, to - from, written ? 0 : NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO) != 0)
+        if (nbdkit_add_extent(extents, from, to - from,
+                              written ? 0 : NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO) != 0)
             return -1;
         if (one)
             break;
@@ -313,7 +319,8 @@ static int add_runs(struct nbdkit_extents *extents, const uint8_t *bitmap, uint6
     return 0;
 }
 
-static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags, struct nbdkit_extents *extents)
+static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
+                          struct nbdkit_extents *extents)
 {
     struct wait w = {.rc = 0};
     uint64_t first = offset - offset % UNIT, end = offset + count;
@@ -328,7 +335,8 @@ static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_
     }
     uint64_t asked = (end - first + SECTOR - 1) / SECTOR * SECTOR;
     sem_init(&w.done, 0, 0);
-    int rc = wait_end(&w, cistern_extents(volume, first, asked, bitmap, on_done, &w), "extents", first, asked);
+    int rc =
+        wait_end(&w, cistern_extents(volume, first, asked, bitmap, on_done, &w), "extents", first, asked);
     if (rc == 0)
         rc = add_runs(extents, bitmap, first, end, (flags & NBDKIT_FLAG_REQ_ONE) != 0);
     free(bitmap);

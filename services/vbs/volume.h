@@ -34,7 +34,8 @@ struct volume_open_options {
     char host[MDC_NAME_MAX];
     uint64_t instance; /* of the client process (a gateway passes its client's) */
     bool read_only, shared, take_over;
-    bool one_turn; /* a newer turn of this host ends this open (-ESTALE) instead of drawing another: an association at a gateway */
+    bool one_turn; /* a newer turn of this host ends this open (-ESTALE) instead of drawing another: an
+                      association at a gateway */
 };
 struct volume_info {
     struct uuid id;
@@ -49,12 +50,13 @@ int volume_open(struct volume_core *core, const struct volume_open_options *opti
 /* Pending requests must have ended. Tells the MDC (best effort). done may be NULL. */
 void volume_close(struct volume *volume, void (*done)(void *arg), void *arg);
 /*
- * Ends all requests with -ECANCELED: done runs as soon as nothing of a request is at a module (for those that have not been sent: inside
- * this call); nothing more is sent, and volume_submit refuses with -ECANCELED. Then volume_close. For volumes that were opened.
+ * Ends all requests with -ECANCELED: done runs as soon as nothing of a request is at a module (for those that
+ * have not been sent: inside this call); nothing more is sent, and volume_submit refuses with -ECANCELED.
+ * Then volume_close. For volumes that were opened.
  */
 void volume_cancel(struct volume *volume);
-/* Frees at once, no callbacks, in any state. Connections that hold memory of its requests are cut (other volumes' parts are repeated
- * on new ones), so it must not be called from inside a callback of the core. */
+/* Frees at once, no callbacks, in any state. Connections that hold memory of its requests are cut (other
+ * volumes' parts are repeated on new ones), so it must not be called from inside a callback of the core. */
 void volume_abandon(struct volume *volume);
 void volume_info_get(const struct volume *volume, struct volume_info *out);
 /* Called when the size changed, or the open was lost (rc -ESTALE, -ENOENT). May be NULL. */

@@ -1,4 +1,5 @@
-/* The volume core of a shard: see volume.h. This file: its life, the cluster's events, refreshes of the table. */
+/* The volume core of a shard: see volume.h. This file: its life, the cluster's events, refreshes of the
+ * table. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,5 +124,6 @@ void volume_core_counters_get(const struct volume_core *core, struct volume_core
     *out = core->counters;
     out->parts_waiting = list_length(&core->parked) + list_length(&core->backoff);
     for (const struct list *n = core->links.next; n != &core->links; n = n->next)
-        out->parts_waiting += list_length(&container_of((struct list *)(uintptr_t)n, struct module_link, all)->waiting);
+        out->parts_waiting +=
+            list_length(&container_of((struct list *)(uintptr_t)n, struct module_link, all)->waiting);
 }

@@ -7,7 +7,8 @@
  *   volume_request.c  requests: submit, splitting, time limits, ends
  *   volume_part.c     one part of a request: the state machine that ends only with an answer
  *
- * Callbacks of users run only from events (a reply, a timer, a task), never from volume_submit, part_go or a walk over lists.
+ * Callbacks of users run only from events (a reply, a timer, a task), never from volume_submit, part_go or a
+ * walk over lists.
  */
 #ifndef CISTERN_SERVICES_VBS_VOLUME_INTERNAL_H
 #define CISTERN_SERVICES_VBS_VOLUME_INTERNAL_H
@@ -56,7 +57,8 @@ void link_want(struct module_link *ml);
 void link_close(struct module_link *ml);
 /* A call on it has ended. */
 void link_call_ended(struct module_link *ml);
-/* Closes connections to modules that have gone from the table, or are elsewhere or another incarnation now. */
+/* Closes connections to modules that have gone from the table, or are elsewhere or another incarnation now.
+ */
 void links_check_table(struct volume_core *core, const struct table *table);
 /* Ends the connection at once; parts under way on it are moved to *orphans (their rpc calls are over). */
 void link_abandon(struct module_link *ml, struct list *orphans);
@@ -98,7 +100,8 @@ struct part {
     unsigned sge_count;
     struct fabric_sge sge[FABRIC_SGE_MAX];
 };
-/* Sends the part to where the table says, or puts it where it waits. Runs no callbacks. It must be in no list. */
+/* Sends the part to where the table says, or puts it where it waits. Runs no callbacks. It must be in no
+ * list. */
 void part_go(struct part *p);
 /* Takes a part that is not SENT out of its list. */
 void part_unlink(struct part *p);
@@ -119,14 +122,16 @@ enum request_state { REQUEST_SPLITTING = 1, REQUEST_WHOLE, REQUEST_ENDING };
 void request_part_ended(struct part *p, int rc);
 /* Ends every request of v with rc as soon as nothing of it is at a module. Runs callbacks. */
 void requests_end_all(struct volume *v, int rc);
+/* Takes p from its request and its volume; the answer, if one is due, is nobody's. */
+void part_give_up(struct part *p);
 /* Makes parts for requests that wait for them. Runs no callbacks. */
 void requests_pump(struct volume_core *core);
 /*
- * Cuts [skip, skip + len) out of pieces into out (at most max): returns how many bytes it covers, a multiple of SECTOR_BYTES, less than
- * len only when max pieces do not reach further.
+ * Cuts [skip, skip + len) out of pieces into out (at most max): returns how many bytes it covers, a multiple
+ * of SECTOR_BYTES, less than len only when max pieces do not reach further.
  */
-uint32_t sge_slice(const struct fabric_sge *sge, unsigned count, uint64_t skip, uint32_t len, struct fabric_sge *out,
-                   unsigned max, unsigned *out_count);
+uint32_t sge_slice(const struct fabric_sge *sge, unsigned count, uint64_t skip, uint32_t len,
+                   struct fabric_sge *out, unsigned max, unsigned *out_count);
 /* 0 or -EINVAL: pieces of length bytes in all that sge_slice can cut anywhere at a sector. */
 int sge_check(const struct fabric_sge *sge, unsigned count, uint64_t length);
 
@@ -169,7 +174,8 @@ struct volume {
     struct mdc_turn_draw_reply turn_reply;
     struct mdc_empty close_reply;
 };
-/* Asks the MDC whether this open still holds and for the present generation; at most one question at a time. */
+/* Asks the MDC whether this open still holds and for the present generation; at most one question at a time.
+ */
 void volume_open_again(struct volume *v);
 /* A module knows a higher turn. May run callbacks (when the open allows one turn only). */
 void volume_turn_stale(struct volume *v);

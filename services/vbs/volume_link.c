@@ -1,7 +1,8 @@
 /*
- * One connection to each module that has work. Its first message is HELLO with the process's instance and a sequence that grows with every
- * connection of this core: the module ends the older connection of that instance before it serves the newer one, and so a write whose
- * outcome got lost may be repeated. On this side a new connection is begun only when every call of the old one has ended.
+ * One connection to each module that has work. Its first message is HELLO with the process's instance and a
+ * sequence that grows with every connection of this core: the module ends the older connection of that
+ * instance before it serves the newer one, and so a write whose outcome got lost may be repeated. On this
+ * side a new connection is begun only when every call of the old one has ended.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,8 @@ static void link_trace(struct module_link *ml, const char *what)
     trace_point(env->trace, loop_now_ns(env->loop), what, ml->module, ml->state, ml->calls);
 }
 
-/* Without a connection and without calls: makes the next attempt after the back-off, if anyone waits for it. */
+/* Without a connection and without calls: makes the next attempt after the back-off, if anyone waits for it.
+ */
 static void link_rest(struct module_link *ml)
 {
     ml->state = LINK_IDLE;
@@ -82,7 +84,8 @@ static void on_hello_done(struct rpc_call *call, const struct rpc_result *result
         return;
     }
     if (current && result->rc == 0 && log_allow(ml->core->env, &ml->log))
-        log_warn(ml->core->env, "a module refused the connection", "module=%u status=%s", ml->module, status_name(result->status));
+        log_warn(ml->core->env, "a module refused the connection", "module=%u status=%s", ml->module,
+                 status_name(result->status));
     if (current && ml->peer != NULL && result->rc != -ENOTCONN) {
         core_refresh(ml->core);
         link_close(ml);
@@ -120,7 +123,8 @@ static void on_down(void *service, struct rpc_peer *peer, enum fabric_down reaso
     if (peer != ml->peer)
         return;
     if (log_allow(ml->core->env, &ml->log))
-        log_info(ml->core->env, "connection to a module ended", "module=%u reason=\"%s\"", ml->module, fabric_down_text(reason));
+        log_info(ml->core->env, "connection to a module ended", "module=%u reason=\"%s\"", ml->module,
+                 fabric_down_text(reason));
     core_refresh(ml->core);
     link_drain(ml);
 }
@@ -210,7 +214,8 @@ void links_check_table(struct volume_core *core, const struct table *table)
     {
         struct module_link *ml = list_entry(n, struct module_link, all);
         const struct table_module *m = table_module_by_id(table, ml->module);
-        bool same = m != NULL && m->incarnation == ml->incarnation && memcmp(m->addr, &ml->addr, sizeof ml->addr) == 0;
+        bool same = m != NULL && m->incarnation == ml->incarnation &&
+                    memcmp(m->addr, &ml->addr, sizeof ml->addr) == 0;
         if (same)
             continue;
         /* What was true of the old one (how often it failed) is not true of the new one. */

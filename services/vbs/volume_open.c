@@ -1,8 +1,8 @@
 /*
  * The life of an open volume: the MDC's leave to open it, write turns, asking again, close, loss.
  *
- * A generation is taken only from the MDC's answer to this host, never from the table: a host that was detached sees the new
- * generation there like everyone else, and must not write with it.
+ * A generation is taken only from the MDC's answer to this host, never from the table: a host that was
+ * detached sees the new generation there like everyone else, and must not write with it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +56,8 @@ static void open_failed(struct volume *v, int rc, const char *text)
 /* Numbers that the cutting relies on; the table came from outside. */
 static bool pool_sane(const struct table_pool *pool)
 {
-    return pool != NULL && is_pow2(pool->stripe_bytes) && pool->stripe_bytes >= BLOCK_BYTES && is_pow2(pool->partitions);
+    return pool != NULL && is_pow2(pool->stripe_bytes) && pool->stripe_bytes >= BLOCK_BYTES &&
+           is_pow2(pool->partitions);
 }
 
 static void on_table_has_it(struct cluster_wait *w)
@@ -216,7 +217,8 @@ static void on_again_done(struct cluster_call *call, int rc)
     }
     if (v->open_reply.volume.generation > v->generation) {
         v->generation = v->open_reply.volume.generation;
-        trace_point(v->core->env->trace, loop_now_ns(v->core->env->loop), "volume generation", v->generation, v->turn, 0);
+        trace_point(v->core->env->trace, loop_now_ns(v->core->env->loop), "volume generation", v->generation,
+                    v->turn, 0);
         parts_kick_volume(v);
     }
 }
@@ -247,7 +249,8 @@ static void on_turn_done(struct cluster_call *call, int rc)
         return;
     }
     v->turn = max_u64(v->turn, v->turn_reply.turn);
-    trace_point(v->core->env->trace, loop_now_ns(v->core->env->loop), "volume turn", v->generation, v->turn, 0);
+    trace_point(v->core->env->trace, loop_now_ns(v->core->env->loop), "volume turn", v->generation, v->turn,
+                0);
     parts_kick_volume(v);
 }
 
@@ -335,7 +338,8 @@ static bool opened_again(const struct volume *v)
     {
         const struct volume *other = list_entry(n, struct volume, all);
         if (other != v && other->state != VOLUME_CLOSING && other->options.instance == v->options.instance &&
-            strcmp(other->options.host, v->options.host) == 0 && strcmp(other->options.name, v->options.name) == 0)
+            strcmp(other->options.host, v->options.host) == 0 &&
+            strcmp(other->options.name, v->options.name) == 0)
             return true;
     }
     return false;
@@ -369,7 +373,8 @@ void volume_close(struct volume *v, void (*done)(void *arg), void *arg)
     v->open_call.reply = &v->close_reply;
     v->open_call.timeout_ns = CLOSE_TIMEOUT_NS;
     v->open_call.done = on_close_done;
-    if (!opened_again(v) && cluster_session_is_up(v->core->cluster) && call_begin(v, &v->open_call, &v->open_busy) == 0)
+    if (!opened_again(v) && cluster_session_is_up(v->core->cluster) &&
+        call_begin(v, &v->open_call, &v->open_busy) == 0)
         return;
     loop_task_init(&v->notify, on_close_task);
     loop_defer(loop, &v->notify);
@@ -386,8 +391,18 @@ static void abandon_sent(struct volume *v)
         struct module_link *ml = list_entry(n, struct module_link, all);
         bool mine = false;
         list_for_each(m, &ml->sent) mine = mine || list_entry(m, struct part, link)->volume == v;
-        if (mine)
+        if (mine && ml->peer != NULL)
             link_abandon(ml, &orphans);
+        if (!mine)
+            continue;
+        /* One that is closed already has let go of the memory: what is left to come are the ends of its
+         * calls. */
+        list_for_each(m, &ml->sent)
+        {
+            struct part *p = list_entry(m, struct part, link);
+            if (p->volume == v)
+                part_give_up(p);
+        }
     }
     for (struct list *n; (n = list_pop_front(&orphans)) != NULL;) {
         struct part *p = list_entry(n, struct part, link);

@@ -1,7 +1,7 @@
 /*
- * One part of a request: it lies inside one stripe, and so goes to one module. States and what ends them: enum part_state.
- * A part ends only with an answer that is final; everything else (old tables, lost connections, modules that do not serve yet)
- * makes it go again, by the table of that moment.
+ * One part of a request: it lies inside one stripe, and so goes to one module. States and what ends them:
+ * enum part_state. A part ends only with an answer that is final; everything else (old tables, lost
+ * connections, modules that do not serve yet) makes it go again, by the table of that moment.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +14,12 @@
 #define CRC_FAILURES_MAX 3u
 
 static const uint16_t part_methods[] = {
-    [VOLUME_READ] = BLOCK_METHOD_READ,       [VOLUME_WRITE] = BLOCK_METHOD_WRITE, [VOLUME_DISCARD] = BLOCK_METHOD_DISCARD,
-    [VOLUME_ZERO] = BLOCK_METHOD_ZERO,       [VOLUME_FLUSH] = 0,                  [VOLUME_EXTENTS] = BLOCK_METHOD_EXTENTS,
+    [VOLUME_READ] = BLOCK_METHOD_READ,
+    [VOLUME_WRITE] = BLOCK_METHOD_WRITE,
+    [VOLUME_DISCARD] = BLOCK_METHOD_DISCARD,
+    [VOLUME_ZERO] = BLOCK_METHOD_ZERO,
+    [VOLUME_FLUSH] = 0,
+    [VOLUME_EXTENTS] = BLOCK_METHOD_EXTENTS,
 };
 
 static void on_part_done(struct rpc_call *call, const struct rpc_result *result);
@@ -88,11 +92,13 @@ void part_fail_later(struct part *p, int rc)
     part_wait(p, 0);
 }
 
-static const struct table_module *part_find(const struct part *p, struct part_route *out, const struct table_partition **partition)
+static const struct table_module *part_find(const struct part *p, struct part_route *out,
+                                            const struct table_partition **partition)
 {
     const struct table *table = cluster_table(p->volume->core->cluster);
     const struct table_volume *record = table != NULL ? table_volume_by_id(table, &p->volume->info.id) : NULL;
-    const struct table_module *module = record != NULL ? table_route(table, record, p->offset, partition) : NULL;
+    const struct table_module *module =
+        record != NULL ? table_route(table, record, p->offset, partition) : NULL;
     if (module == NULL)
         return NULL;
     *out = (struct part_route){
@@ -107,8 +113,8 @@ static const struct table_module *part_find(const struct part *p, struct part_ro
 
 static bool route_eq(const struct part_route *a, const struct part_route *b)
 {
-    return a->module == b->module && a->pool == b->pool && a->partition == b->partition && a->incarnation == b->incarnation &&
-           a->epoch == b->epoch;
+    return a->module == b->module && a->pool == b->pool && a->partition == b->partition &&
+           a->incarnation == b->incarnation && a->epoch == b->epoch;
 }
 
 static uint32_t part_crc(const struct part *p)
@@ -225,7 +231,8 @@ static void part_copy(struct part *p)
     core->counters.crc_errors++;
     if (p->copy == NULL && posix_memalign(&p->copy, UNIT_BYTES, round_up(p->length, UNIT_BYTES)) == 0) {
         struct fabric *f = core->env->fabric;
-        if (fabric_mem_register(f, FABRIC_DOMAIN_HOST, p->copy, round_up(p->length, UNIT_BYTES), FABRIC_ACCESS_LOCAL, &p->copy_mem) != 0) {
+        if (fabric_mem_register(f, FABRIC_DOMAIN_HOST, p->copy, round_up(p->length, UNIT_BYTES),
+                                FABRIC_ACCESS_LOCAL, &p->copy_mem) != 0) {
             free(p->copy);
             p->copy = NULL;
         }
@@ -258,14 +265,15 @@ static void part_read_done(struct part *p, const struct rpc_result *result, cons
         return;
     }
     p->req->holes = false;
-    if (result->payload_len == p->length && (!core->config.verify_reads || part_crc(p) == result->payload_crc)) {
+    if (result->payload_len == p->length &&
+        (!core->config.verify_reads || part_crc(p) == result->payload_crc)) {
         request_part_ended(p, 0);
         return;
     }
     core->counters.crc_errors++;
     if (log_allow(core->env, &core->log))
-        log_warn(core->env, "a read's payload does not match its checksum", "module=%u offset=%lu length=%u", p->route.module,
-                 (unsigned long)p->offset, p->length);
+        log_warn(core->env, "a read's payload does not match its checksum", "module=%u offset=%lu length=%u",
+                 p->route.module, (unsigned long)p->offset, p->length);
     if (++p->crc_failures >= CRC_FAILURES_MAX)
         request_part_ended(p, -EIO);
     else
@@ -296,7 +304,8 @@ static void part_answered(struct part *p, struct module_link *ml, const struct r
     struct block_reply reply;
     if (result->body_len < sizeof reply) {
         if (log_allow(ml->core->env, &ml->log))
-            log_warn(ml->core->env, "a module's reply is too short", "module=%u length=%u", ml->module, result->body_len);
+            log_warn(ml->core->env, "a module's reply is too short", "module=%u length=%u", ml->module,
+                     result->body_len);
         link_close(ml);
         part_backoff(p);
         return;
@@ -310,7 +319,8 @@ static void part_answered(struct part *p, struct module_link *ml, const struct r
         request_part_ended(p, 0);
 }
 
-/* Another generation than the one sent, or a volume that the module does not know: only the MDC's answer counts. */
+/* Another generation than the one sent, or a volume that the module does not know: only the MDC's answer
+ * counts. */
 static void part_generation_stale(struct part *p)
 {
     if (p->generation == p->volume->generation)
@@ -338,7 +348,8 @@ static void part_refused(struct part *p, uint32_t status)
         core_refresh(p->volume->core);
         part_backoff(p);
         return;
-    case STATUS_RANGE: /* its table may be older than ours (a grow) or newer (a shrink); part_go looks at the size again */
+    case STATUS_RANGE: /* its table may be older than ours (a grow) or newer (a shrink); part_go looks at the
+                          size again */
         core_refresh(p->volume->core);
         part_backoff(p);
         return;
@@ -382,7 +393,8 @@ static void on_part_done(struct rpc_call *call, const struct rpc_result *result)
         requests_pump(core);
         return;
     }
-    /* The call counts until the part has been dealt with: closing inside must not find the link idle already. */
+    /* The call counts until the part has been dealt with: closing inside must not find the link idle already.
+     */
     if (p->req->state == REQUEST_ENDING)
         request_part_ended(p, 0);
     else if (result->rc != 0)

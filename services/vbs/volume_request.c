@@ -1,14 +1,15 @@
 /*
- * Requests: cut into parts at stripe borders (and where a part would have too many pieces or too many bytes), as many at once as the core's
- * and the volume's limits allow; the rest waits in the volume's queue. A request ends when its last part has; after an error, a time limit
- * or the loss of the volume no further part is sent, and those at a module are waited for, because their memory is the module's until then.
+ * Requests: cut into parts at stripe borders (and where a part would have too many pieces or too many bytes),
+ * as many at once as the core's and the volume's limits allow; the rest waits in the volume's queue. A
+ * request ends when its last part has; after an error, a time limit or the loss of the volume no further part
+ * is sent, and those at a module are waited for, because their memory is the module's until then.
  */
 #include <string.h>
 
 #include "services/vbs/volume_internal.h"
 
-uint32_t sge_slice(const struct fabric_sge *sge, unsigned count, uint64_t skip, uint32_t len, struct fabric_sge *out,
-                   unsigned max, unsigned *out_count)
+uint32_t sge_slice(const struct fabric_sge *sge, unsigned count, uint64_t skip, uint32_t len,
+                   struct fabric_sge *out, unsigned max, unsigned *out_count)
 {
     unsigned i = 0, n = 0;
     while (i < count && skip >= sge[i].len)
@@ -18,7 +19,8 @@ uint32_t sge_slice(const struct fabric_sge *sge, unsigned count, uint64_t skip, 
         MUST(i < count);
         uint32_t bytes = (uint32_t)min_u64(sge[i].len - skip, len - covered);
         if (bytes != 0)
-            out[n++] = (struct fabric_sge){.base = (char *)sge[i].base + skip, .len = bytes, .mem = sge[i].mem};
+            out[n++] =
+                (struct fabric_sge){.base = (char *)sge[i].base + skip, .len = bytes, .mem = sge[i].mem};
         covered += bytes;
         skip = 0;
         i++;
@@ -68,12 +70,12 @@ static void request_finish(struct volume_request *req)
     struct volume *v = req->volume;
     list_remove(&req->link);
     loop_timer_cancel(v->core->env->loop, &req->timer);
-    trace_point(v->core->env->trace, loop_now_ns(v->core->env->loop), "request done", req->op, req->offset, (uint64_t)-req->rc);
+    trace_point(v->core->env->trace, loop_now_ns(v->core->env->loop), "request done", req->op, req->offset,
+                (uint64_t)-req->rc);
     req->done(req, req->rc);
 }
 
-/* Takes p from its request and its volume. */
-static void part_detach(struct part *p)
+void part_give_up(struct part *p)
 {
     struct volume *v = p->volume;
     v->parts--;
@@ -88,7 +90,7 @@ static void part_detach(struct part *p)
 static void part_drop(struct part *p)
 {
     struct volume_core *core = p->volume->core;
-    part_detach(p);
+    part_give_up(p);
     part_free(core, p);
 }
 
@@ -109,7 +111,7 @@ static void request_begin_end(struct volume_request *req, int rc)
             part_unlink(p);
             part_drop(p);
         } else if (!op_has_memory(req->op)) {
-            part_detach(p); /* the answer will be nobody's */
+            part_give_up(p); /* the answer will be nobody's */
         }
     }
 }
@@ -203,8 +205,8 @@ static bool request_make_part(struct volume *v, struct volume_request *req)
     p->copy_mem = NULL;
     p->sge_count = 0;
     if (op_has_memory(req->op)) {
-        p->length = sge_slice(req->sge, req->sge_count, req->next_offset - req->offset, p->length, p->sge, FABRIC_SGE_MAX,
-                              &p->sge_count);
+        p->length = sge_slice(req->sge, req->sge_count, req->next_offset - req->offset, p->length, p->sge,
+                              FABRIC_SGE_MAX, &p->sge_count);
         MUST(p->length != 0);
     }
     req->next_offset += p->length;
@@ -242,7 +244,8 @@ static int request_check(const struct volume *v, const struct volume_request *re
         return -EINVAL;
     if (req->op == VOLUME_FLUSH)
         return 0;
-    if (req->op > VOLUME_EXTENTS || req->length == 0 || req->offset % SECTOR_BYTES != 0 || req->length % SECTOR_BYTES != 0)
+    if (req->op > VOLUME_EXTENTS || req->length == 0 || req->offset % SECTOR_BYTES != 0 ||
+        req->length % SECTOR_BYTES != 0)
         return -EINVAL;
     if (req->offset > v->info.size_bytes || req->length > v->info.size_bytes - req->offset)
         return -ERANGE;
