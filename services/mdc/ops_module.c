@@ -267,16 +267,25 @@ bool mdc_op_watch(struct mdc_state *s, uint64_t now_ns, bool late)
 
 /* ---- what was heard becomes stored and published ---- */
 
+/* Is some module of the pool still removing what deletes and shrinks left? */
+static bool pool_removing(const struct mdc_state *s, uint32_t pool)
+{
+    for (uint32_t i = 0; i < s->limits.modules; i++) {
+        const struct mdc_module *m = &s->modules[i];
+        if (m->rec.id != 0 && m->rec.pool == pool && m->partitions != 0 && m->removing_blocks != 0)
+            return true;
+    }
+    return false;
+}
+
+/* A shrink, too, is over only when all beyond the new end is gone: a grow would bring it back. */
 static void finish_volume(struct mdc_decision *d, struct mdc_volume *v)
 {
     struct mdc_state *s = d->state;
     uint32_t slot = mdc_volume_slot(s, v);
+    if (pool_removing(s, v->rec.pool))
+        return;
     if (v->rec.state == TABLE_VOLUME_DELETING) {
-        for (uint32_t i = 0; i < s->limits.modules; i++) {
-            const struct mdc_module *m = &s->modules[i];
-            if (m->rec.id != 0 && m->rec.pool == v->rec.pool && m->partitions != 0 && m->removing_blocks != 0)
-                return;
-        }
         char key[META_KEY_MAX];
         record_key_volume(key, &v->rec.id);
         mdc_volume_remove(s, v);

@@ -1,0 +1,341 @@
+/*
+ * rwm_block.c: writes and clears of one block, in order.
+ *
+ * Whole units go to the store one behind the other without waiting: the store keeps the order of submission.
+ * A write that covers a unit only in part is a read-modify-write: it waits until all writes before it are
+ * durable (a read shows only what is), reads the edges, merges, and only then gets its version; nothing
+ * passes it meanwhile.
+ */
+#include "services/rwm/rwm_internal.h"
+
+#include "common/crc.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void block_pump(struct rwm *m, struct rwm_block *b);
+
+static struct list *block_bucket(const struct rwm *m, const struct store_key *key)
+{
+    uint64_t h = (key->layer * 0x9e3779b97f4a7c15ull) ^ (key->block * 0xc2b2ae3d27d4eb4full);
+    return &m->block_buckets[(h >> 32) & (RWM_BLOCK_BUCKETS - 1)];
+}
+
+static struct rwm_block *block_find(const struct rwm *m, const struct store_key *key)
+{
+    struct list *bucket = block_bucket(m, key);
+    list_for_each(n, bucket)
+    {
+        struct rwm_block *b = list_entry(n, struct rwm_block, hash_link);
+        if (b->key.layer == key->layer && b->key.block == key->block)
+            return b;
+    }
+    return NULL;
+}
+
+bool rwm_block_busy(const struct rwm *m, const struct store_key *key)
+{
+    return block_find(m, key) != NULL;
+}
+
+int rwm_blocks_create(struct rwm *m)
+{
+    m->block_buckets = calloc(RWM_BLOCK_BUCKETS, sizeof(*m->block_buckets));
+    if (!m->block_buckets)
+        return -ENOMEM;
+    for (unsigned i = 0; i < RWM_BLOCK_BUCKETS; i++)
+        list_init(&m->block_buckets[i]);
+    return pool_create(NULL, "rwm blocks", sizeof(struct rwm_block), 16, pool_total(m->area->piece_pool),
+                       &m->block_pool);
+}
+
+void rwm_blocks_destroy(struct rwm *m)
+{
+    if (m->block_buckets && m->block_pool) {
+        for (unsigned i = 0; i < RWM_BLOCK_BUCKETS; i++) {
+            list_for_each(n, &m->block_buckets[i])
+            {
+                struct rwm_block *b = list_entry(n, struct rwm_block, hash_link);
+                while (list_pop_front(&b->waiting) != NULL) {
+                }
+            }
+        }
+    }
+    if (m->block_pool)
+        pool_destroy(m->block_pool, true);
+    free(m->block_buckets);
+}
+
+uint32_t rwm_status_of_store(struct rwm *m, int rc, const char *what)
+{
+    switch (rc) {
+    case 0:
+        return STATUS_OK;
+    case -EBADMSG:
+        return STATUS_DAMAGED;
+    case -ENOSPC:
+        return STATUS_NO_SPACE;
+    case -EROFS:
+        return STATUS_READ_ONLY;
+    default:
+        break;
+    }
+    rwm_store_error(m, rc, what);
+    /* A module that can not go on is no error to the client: its partition waits for it, or for a successor.
+     */
+    return m->broken ? STATUS_NOT_SERVING : STATUS_IO;
+}
+
+/* ---- ends ---- */
+static void piece_end(struct rwm_piece *p, uint32_t status)
+{
+    if (p->req)
+        rwm_request_piece_done(p->req, status);
+    else
+        p->done(p, status);
+}
+
+/* The first of b's queue ends without reaching the store. */
+static void block_drop_first(struct rwm_block *b, struct rwm_piece *p, uint32_t status)
+{
+    MUST(b->waiting.next == &p->block_link);
+    list_remove(&p->block_link);
+    piece_end(p, status);
+}
+
+static void stall_woken(struct store_waiter *w)
+{
+    struct rwm *m = container_of(w, struct rwm, stall_waiter);
+    m->stall_waiting = false;
+    struct list again;
+    list_init(&again);
+    list_splice(&again, &m->stalled);
+    for (struct list *n = list_pop_front(&again); n != NULL; n = list_pop_front(&again)) {
+        struct rwm_piece *p = list_entry(n, struct rwm_piece, stall_link);
+        if (p->block) {
+            p->block->stalled = false;
+            block_pump(m, p->block);
+        } else {
+            rwm_read_start(m, p);
+        }
+    }
+    rwm_queue_pump(m);
+}
+
+void rwm_stall(struct rwm *m, struct rwm_piece *p)
+{
+    if (p)
+        list_push_back(&m->stalled, &p->stall_link);
+    if (m->stall_waiting)
+        return;
+    m->stall_waiting = true;
+    m->stall_waiter.fn = stall_woken;
+    store_wait(m->store, &m->stall_waiter);
+}
+
+static void block_stall(struct rwm *m, struct rwm_block *b, struct rwm_piece *p)
+{
+    b->stalled = true;
+    rwm_stall(m, p);
+}
+
+/* ---- read-modify-write ---- */
+static uint8_t *merge_scratch(const struct rwm_piece *p)
+{
+    return p->chunk + (size_t)rwm_range_units(p->start, p->bytes) * UNIT_BYTES;
+}
+
+/* The unit of the n-th edge to be read; false when there are no more. */
+static bool merge_edge(const struct rwm_piece *p, unsigned n, uint32_t *unit)
+{
+    uint32_t end = p->start + p->bytes, found = 0;
+    if (p->start % UNIT_BYTES != 0) {
+        *unit = p->start / UNIT_BYTES;
+        if (found++ == n)
+            return true;
+    }
+    bool same = p->start % UNIT_BYTES != 0 && p->start / UNIT_BYTES == end / UNIT_BYTES;
+    if (end % UNIT_BYTES != 0 && !same) {
+        *unit = end / UNIT_BYTES;
+        if (found == n)
+            return true;
+    }
+    return false;
+}
+
+/* Bytes of unit that the write does not cover come from what was read. */
+static void merge_copy(struct rwm_piece *p, uint32_t unit)
+{
+    uint32_t from = unit * UNIT_BYTES, to = from + UNIT_BYTES, end = p->start + p->bytes;
+    uint8_t *into = p->chunk + (size_t)(unit - p->start / UNIT_BYTES) * UNIT_BYTES;
+    const uint8_t *old = merge_scratch(p);
+    if (p->start > from)
+        memcpy(into, old, p->start - from);
+    if (end < to)
+        memcpy(into + (end - from), old + (end - from), to - end);
+}
+
+static void merge_read_done(struct store_op *op, int rc);
+
+/* Reads the next edge; p is the first of its block. */
+static void merge_next(struct rwm *m, struct rwm_piece *p)
+{
+    uint32_t unit;
+    struct rwm_block *b = p->block;
+    if (!merge_edge(p, p->merge_edges, &unit)) {
+        b->merging = false;
+        p->merged = true;
+        block_pump(m, b);
+        return;
+    }
+    p->iov = (struct iovec){.iov_base = merge_scratch(p), .iov_len = UNIT_BYTES};
+    p->op.first_unit = unit;
+    p->op.unit_count = 1;
+    p->op.iov = &p->iov;
+    p->op.iovcnt = 1;
+    p->op.done = merge_read_done;
+    int rc = store_read(m->store, &p->op);
+    b->merging = rc == 0;
+    if (rc == 0)
+        return;
+    if (rc == -EAGAIN) {
+        block_stall(m, b, p);
+        return;
+    }
+    block_drop_first(b, p, rwm_status_of_store(m, rc, "read for a merge"));
+    block_pump(m, b);
+}
+
+static void merge_read_done(struct store_op *op, int rc)
+{
+    struct rwm_piece *p = container_of(op, struct rwm_piece, op);
+    struct rwm *m = p->m;
+    struct rwm_block *b = p->block;
+    uint32_t unit = op->first_unit;
+    b->merging = false;
+    if (rc) {
+        block_drop_first(b, p, rwm_status_of_store(m, rc, "read for a merge"));
+        block_pump(m, b);
+        return;
+    }
+    if (p->kind == RWM_PIECE_ZERO_EDGE && !(op->written >> unit & 1u)) {
+        /* A hole reads as zeroes already, and takes no space. */
+        block_drop_first(b, p, STATUS_OK);
+        block_pump(m, b);
+        return;
+    }
+    merge_copy(p, unit);
+    p->merge_edges++;
+    merge_next(m, p);
+}
+
+/* ---- versions ---- */
+/* The last look before a version is given: after it the write only rolls forward. */
+static uint32_t write_gate(const struct rwm *m, const struct rwm_piece *p)
+{
+    bool newer;
+    if (m->broken || (m->state != RWM_RUNNING && m->state != RWM_STOPPING))
+        return STATUS_NOT_SERVING;
+    if (!p->req)
+        return p->partition < m->part_count && m->parts[p->partition].primary ? STATUS_OK
+                                                                              : STATUS_NOT_SERVING;
+    if (p->req->dropped || !p->req->rpc || !rpc_request_alive(p->req->rpc))
+        return STATUS_CANCELED;
+    return rwm_check(m, &p->req->r, true, &newer);
+}
+
+static void write_done(struct store_op *op, int rc)
+{
+    struct rwm_piece *p = container_of(op, struct rwm_piece, op);
+    struct rwm *m = p->m;
+    struct rwm_block *b = p->block;
+    MUST(b->in_store > 0);
+    b->in_store--;
+    uint8_t era = p->era;
+    piece_end(p, rwm_status_of_store(m, rc, "write"));
+    block_pump(m, b);
+    rwm_apply_write_ended(m, era);
+}
+
+static int write_submit(struct rwm *m, struct rwm_piece *p)
+{
+    struct rwm_part *part = &m->parts[p->partition];
+    p->op.first_unit = p->start / UNIT_BYTES;
+    p->op.unit_count = rwm_range_units(p->start, p->bytes);
+    p->op.version = (struct version){.epoch = part->epoch, .counter = ++part->counter};
+    p->op.done = write_done;
+    if (p->kind == RWM_PIECE_CLEAR)
+        return store_clear(m->store, &p->op);
+    p->iov = (struct iovec){.iov_base = p->chunk, .iov_len = (size_t)p->op.unit_count * UNIT_BYTES};
+    p->op.iov = &p->iov;
+    p->op.iovcnt = 1;
+    p->op.unit_crcs = p->crcs;
+    for (uint32_t i = 0; i < p->op.unit_count; i++)
+        p->crcs[i] = crc32c(p->chunk + (size_t)i * UNIT_BYTES, UNIT_BYTES);
+    return store_write(m->store, &p->op);
+}
+
+/* False: the block has to wait. */
+static bool block_submit_first(struct rwm *m, struct rwm_block *b, struct rwm_piece *p)
+{
+    uint32_t status = write_gate(m, p);
+    if (status != STATUS_OK) {
+        block_drop_first(b, p, status);
+        return true;
+    }
+    int rc = write_submit(m, p);
+    if (rc == -EAGAIN) {
+        block_stall(m, b, p);
+        return false;
+    }
+    if (rc) {
+        block_drop_first(b, p, rwm_status_of_store(m, rc, "write"));
+        return true;
+    }
+    list_remove(&p->block_link);
+    b->in_store++;
+    p->era = m->era;
+    m->era_writes[p->era]++;
+    return true;
+}
+
+static void block_pump(struct rwm *m, struct rwm_block *b)
+{
+    while (!list_empty(&b->waiting) && !b->merging && !b->stalled) {
+        struct rwm_piece *p = list_entry(b->waiting.next, struct rwm_piece, block_link);
+        bool merges = p->kind != RWM_PIECE_CLEAR && rwm_range_ragged(p->start, p->bytes) && !p->merged;
+        if (merges) {
+            if (b->in_store > 0)
+                return;
+            merge_next(m, p);
+            return; /* merge_next goes on, or has gone on, with the block */
+        }
+        if (!block_submit_first(m, b, p))
+            return;
+    }
+    if (list_empty(&b->waiting) && b->in_store == 0) {
+        list_remove(&b->hash_link);
+        m->blocks_active--;
+        pool_put(m->block_pool, b);
+    }
+}
+
+void rwm_block_add(struct rwm *m, struct rwm_piece *p)
+{
+    struct rwm_block *b = block_find(m, &p->op.key);
+    if (!b) {
+        b = pool_get(m->block_pool);
+        MUST(b != NULL); /* there are as many as pieces */
+        *b = (struct rwm_block){.key = p->op.key};
+        list_init(&b->waiting);
+        list_push_back(block_bucket(m, &b->key), &b->hash_link);
+        m->blocks_active++;
+    }
+    p->block = b;
+    if (p->kind == RWM_PIECE_ZERO_EDGE)
+        memset(p->chunk + p->start % UNIT_BYTES, 0, p->bytes);
+    bool first = list_empty(&b->waiting);
+    list_push_back(&b->waiting, &p->block_link);
+    if (first)
+        block_pump(m, b);
+}

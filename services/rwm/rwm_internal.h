@@ -1,0 +1,408 @@
+/*
+ * rwm_internal.h: the inside of the engine. One subject a file:
+ *   rwm.c          life of a module: open, register, serve, fail, shut down, destroy; statistics
+ *   rwm_host.c     the listener: connections, HELLO, ghosts of older connections
+ *   rwm_area.c     memory of requests: pools, buffers; what outlives a destroyed module until the fabric lets
+ * go rwm_request.c  a request's way: decode, hold for a newer table, admission, run, reply rwm_check.c    the
+ * checks before anything is done, and once more before a version is given rwm_plan.c     a request's range
+ * cut into pieces of blocks rwm_block.c    order of writes per block, read-modify-write, versions rwm_read.c
+ * reads and extents rwm_turn.c     write turns rwm_volume.c   volume records rwm_apply.c    a table taken
+ * over: records made durable, then in force, then confirmed rwm_member.c   registration and heartbeats
+ *   rwm_remove.c   background removal
+ */
+#ifndef CISTERN_SERVICES_RWM_INTERNAL_H
+#define CISTERN_SERVICES_RWM_INTERNAL_H
+
+#include "common/log.h"
+#include "common/pool.h"
+#include "common/wire/block_proto.h"
+#include "rdma/rpc.h"
+#include "services/rwm/rwm.h"
+
+/* Requests that one process serves at once; the rpc layer holds back more. Every module has so many objects,
+ * so that none is ever missing when a request arrives. */
+#define RWM_HOST_REQUESTS      1024u
+#define RWM_REQUESTS_DEFAULT   512u
+#define RWM_BUFFER_DEFAULT     (64u * MIB)
+#define RWM_REQUEST_BLOCKS_MAX (FABRIC_PAYLOAD_MAX / BLOCK_BYTES + 1u)
+#define RWM_PIECES_EXTRA       256u
+/* A chunk holds one piece's units, and behind them a unit that is read for a merge. */
+#define RWM_CHUNK_SMALL    (4u * UNIT_BYTES)
+#define RWM_CHUNK_LARGE    (BLOCK_BYTES + UNIT_BYTES)
+#define RWM_RECORD_OPS     64u
+#define RWM_HOLD_NS        (2u * NS_PER_S)
+#define RWM_REMOVE_OPS     16u
+#define RWM_REMOVE_KEYS    64u
+#define RWM_INSTANCES_MAX  1024u
+#define RWM_VOLUME_BUCKETS 4096u
+#define RWM_TURN_BUCKETS   16384u
+#define RWM_BLOCK_BUCKETS  2048u
+
+/* ---- requests and their memory ---- */
+enum rwm_piece_kind { RWM_PIECE_READ, RWM_PIECE_STAT, RWM_PIECE_WRITE, RWM_PIECE_ZERO_EDGE, RWM_PIECE_CLEAR };
+enum rwm_request_state {
+    RWM_REQUEST_NEW,
+    RWM_REQUEST_HELD,    /* waits for a newer table, or for the time limit */
+    RWM_REQUEST_QUEUED,  /* waits for buffers: ends in order of arrival */
+    RWM_REQUEST_FETCH,   /* the payload is on its way: rwm_request_fetched */
+    RWM_REQUEST_RUNNING, /* pieces are under way: the last one's end replies */
+};
+struct rwm_request {
+    struct list all;       /* area->requests */
+    struct list link;      /* m->held or m->queued */
+    struct list conn_link; /* conn->requests, until the connection is gone */
+    struct rwm_area *area;
+    struct rwm_conn *conn;
+    struct rpc_request *rpc; /* NULL: the host was destroyed, nobody is to be told */
+    struct block_request r;  /* in host byte order */
+    enum rwm_request_state state;
+    uint16_t method;
+    bool dropped;   /* its connection was superseded or lost: no version any more */
+    bool refreshed; /* has waited for a newer table once */
+    bool timed_out; /* ... which did not come in time */
+    bool wait_over; /* the refresh ended; (need_term, need_version) is to come into force */
+    bool active;    /* counted in m->active */
+    uint32_t status;
+    struct cluster_wait wait;
+    uint64_t need_term, need_version, deadline_ns;
+    struct list pieces;
+    unsigned pending;
+};
+struct rwm_piece {
+    struct list link;       /* request->pieces, in order of offset */
+    struct list block_link; /* block->waiting */
+    struct list stall_link; /* m->stalled */
+    struct rwm *m;
+    struct rwm_area *area;
+    struct rwm_request *req; /* NULL: internal, done is called */
+    void (*done)(struct rwm_piece *p, uint32_t status);
+    struct rwm_block *block;
+    uint8_t *chunk;
+    bool chunk_large;
+    enum rwm_piece_kind kind;
+    uint8_t era;
+    bool merged;
+    uint8_t merge_edges; /* how many edges have been read */
+    uint32_t partition;
+    uint32_t start, bytes; /* inside the block */
+    struct store_op op;
+    struct iovec iov;
+    uint32_t crcs[UNITS_PER_BLOCK];
+};
+/* Memory that a destroyed module may have to leave behind: rpc may still hold requests and buffers. */
+struct rwm_area {
+    struct list link; /* host->areas */
+    struct rwm_host *host;
+    struct rwm *m; /* NULL: orphan, lives until requests is empty and sending is 0 */
+    struct list requests;
+    unsigned sending;
+    struct pool *request_pool, *piece_pool, *small_pool, *large_pool;
+    struct fabric_mem *small_mem, *large_mem;
+};
+/* Blocks with writes waiting or under way. */
+struct rwm_block {
+    struct list hash_link;
+    struct list waiting; /* pieces, in order of arrival */
+    struct store_key key;
+    unsigned in_store; /* submitted writes and clears */
+    bool merging;      /* the first waiting piece reads its edges */
+    bool stalled;      /* the first waiting piece is in m->stalled */
+};
+
+/* ---- connections ---- */
+struct rwm_instance {
+    struct list link; /* m->instances, least recently used first */
+    uint64_t instance, sequence;
+    struct rwm_conn *conn; /* NULL: its last connection is gone */
+};
+struct rwm_conn {
+    struct list link; /* host->conns */
+    struct rwm_host *host;
+    struct rpc_peer *peer;
+    struct rwm *m; /* after HELLO */
+    struct rwm_instance *instance;
+    struct list requests;
+    bool lost; /* its module was destroyed: closed soon */
+};
+struct rwm_host {
+    struct env *env;
+    struct rpc_listener *listener;
+    struct list conns, modules, areas;
+    struct loop_task orphan_task;
+};
+
+/* ---- membership ---- */
+struct rwm_part {
+    uint64_t opened_epoch; /* durable when the store was opened: versions of it are used up */
+    uint64_t epoch;        /* in force */
+    uint64_t counter;
+    uint64_t staged_epoch;
+    bool primary, staged_primary, dirty, complained;
+};
+struct rwm_volume { /* of the store's volume record of the same index; the fields are what is in force */
+    struct list hash_link;
+    struct list remove_link;
+    struct uuid id; /* zero: free */
+    uint64_t family, layer, parent_layer, generation, size_bytes, resized_generation;
+    uint8_t state;
+    bool in_force, dirty, complained, cut_done;
+};
+/* What this file keeps in the reserved bytes of a volume record. */
+struct rwm_volume_extra {
+    uint64_t cleaned_generation; /* little-endian: resized_generation whose cut range has been removed */
+    uint8_t kept; /* a table that was older than the record lacked it: never removed on that ground */
+};
+enum rwm_state {
+    RWM_OPENING,  /* store_open: opened or failed */
+    RWM_JOINING,  /* session, registration, identity, first table: the first table in force */
+    RWM_RUNNING,  /* serves */
+    RWM_STOPPING, /* rwm_shutdown: the requests under way end */
+    RWM_CLOSING,  /* store_close */
+    RWM_FAILED,   /* told, or about to tell, the owner */
+};
+enum rwm_apply_phase {
+    RWM_APPLY_IDLE,
+    RWM_APPLY_PARTS,
+    RWM_APPLY_VOLUMES,
+    RWM_APPLY_GONE,
+    RWM_APPLY_DURABLE,
+    RWM_APPLY_DRAIN
+};
+struct rwm_record_op {
+    struct store_record_op op;
+    struct list link; /* m->apply.free */
+    struct rwm *m;
+};
+struct rwm_apply {
+    enum rwm_apply_phase phase;
+    uint32_t index;
+    uint64_t term, version; /* of the table when this round began */
+    bool again;             /* the table changed meanwhile */
+    bool incomplete;        /* something could not be taken over: not confirmed */
+    struct rwm_record_op ops[RWM_RECORD_OPS];
+    struct list free;
+    unsigned out;
+    struct loop_task task;
+    struct store_waiter waiter;
+    bool waiting;
+};
+struct rwm_member {
+    struct cluster_call register_call, heartbeat_call;
+    struct mdc_module_register_request register_request;
+    struct mdc_module_register_reply register_reply;
+    struct mdc_module_heartbeat_request heartbeat_request;
+    struct mdc_module_heartbeat_reply heartbeat_reply;
+    struct cluster_wait first_table;
+    struct loop_timer timer;
+    uint64_t heartbeat_ns;
+    bool registering, registered, heartbeat_busy, heartbeat_again, waiting_table;
+    struct uuid cluster;
+};
+struct rwm_remove_op {
+    struct store_op op;
+    struct rwm *m;
+    bool busy;
+};
+struct rwm_remove {
+    struct list volumes; /* rwm_volume.remove_link */
+    struct loop_timer timer;
+    uint32_t partition;
+    uint64_t cursor;
+    struct store_key keys[RWM_REMOVE_KEYS];
+    unsigned key_count, key_pos, out;
+    uint64_t found, removed;
+    bool dirty; /* volumes were added in this pass */
+    struct rwm_remove_op ops[RWM_REMOVE_OPS];
+    struct rwm_volume *cutting; /* whose last block is being cut */
+    struct store_op stat;
+};
+struct rwm {
+    struct env *env;
+    struct rwm_host *host;
+    struct list host_link;
+    struct rwm_config config;
+    struct rwm_events events;
+    void *user;
+    enum rwm_state state;
+    struct rwm_area *area;
+    struct device *data, *journal;
+
+    struct store_job *opening;
+    struct store *store;
+    struct cluster *cluster;
+    uint32_t id; /* module id, 0 before the first registration */
+    struct rwm_member member;
+    struct rwm_apply apply;
+    bool damaged, identity_busy, served, broken;
+
+    uint32_t pool_id, stripe_bytes, part_count;
+    struct rwm_part *parts;
+    struct rwm_volume *volumes;
+    uint32_t volume_capacity;
+    struct list *volume_buckets;
+    uint32_t turn_capacity, turn_free_hint;
+    uint32_t *turn_buckets, *turn_next; /* index + 1 */
+    uint64_t highest_epoch, highest_layer, highest_generation, highest_turn;
+    uint64_t force_term, force_version, applied_term, applied_version;
+
+    struct list held, queued, stalled;
+    struct loop_timer held_timer;
+    struct loop_task held_task;
+    struct store_waiter stall_waiter;
+    bool stall_waiting;
+    struct loop_task queue_task;
+    unsigned active;
+    uint8_t era;
+    unsigned era_writes[2]; /* versioned and not yet ended */
+    unsigned blocks_active;
+    struct pool *block_pool;
+    struct list *block_buckets;
+    struct rwm_remove remove;
+
+    struct list instances, instances_free;
+    struct rwm_instance *instance_memory;
+
+    struct loop_task fail_task;
+    int fail_rc;
+    char fail_text[512];
+    void (*shutdown_done)(void *arg, int rc);
+    void *shutdown_arg;
+    struct loop_task shutdown_task;
+    int shutdown_rc;
+    struct log_limit log_limit;
+    struct rwm_stats stats;
+};
+
+/* ---- rwm.c ---- */
+/* Ends the module: everything is refused from now on, the owner is told once, later. */
+void rwm_fail(struct rwm *m, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* After an error of the store: fails the module when the store is broken or the device gone. */
+void rwm_store_error(struct rwm *m, int rc, const char *what);
+/* True when requests are to be looked at at all. */
+static inline bool rwm_accepts(const struct rwm *m)
+{
+    return m->state == RWM_RUNNING && !m->broken;
+}
+/* Something ended: goes on with a shutdown that waits for it. */
+void rwm_shutdown_step(struct rwm *m);
+
+/* ---- rwm_area.c ---- */
+int rwm_area_create(struct rwm *m, struct rwm_area **out);
+void rwm_area_free(struct rwm_area *area);
+/* The module goes; rpc may still hold what is in the area. */
+void rwm_area_orphan(struct rwm_area *area);
+/* An orphan that nothing refers to any more is freed. */
+void rwm_area_release(struct rwm_area *area);
+/* A piece with a chunk for so many units (0: no chunk). NULL: none free. */
+struct rwm_piece *rwm_piece_get(struct rwm *m, unsigned units);
+void rwm_piece_put(struct rwm_area *area, struct rwm_piece *p);
+struct fabric_mem *rwm_piece_mem(const struct rwm_area *area, const struct rwm_piece *p);
+
+/* ---- rwm_host.c ---- */
+void rwm_host_add(struct rwm_host *h, struct rwm *m);
+/* Connections to m are closed (later), m is forgotten. */
+void rwm_host_remove(struct rwm_host *h, struct rwm *m);
+
+/* ---- rwm_request.c ---- */
+void rwm_request_arrived(struct rwm_conn *conn, struct rpc_request *rpc, uint16_t method, const void *body);
+/* A refusal without a request object. m may be NULL. */
+void rwm_refuse(struct rwm *m, struct rpc_request *rpc, uint32_t status);
+void rwm_queue_pump(struct rwm *m);
+/* Looks again at every held request: a table came into force. */
+void rwm_held_recheck(struct rwm *m);
+/* Ends what has not begun, with status. */
+void rwm_requests_refuse(struct rwm *m, uint32_t status);
+/* One of the request's pieces ended. The request may be gone after it. */
+void rwm_request_piece_done(struct rwm_request *req, uint32_t status);
+/* For orphans: replies NOT_SERVING and frees, unless a fetch is under way (then its end does so). */
+void rwm_request_orphaned(struct rwm_request *req);
+/* Frees the request and its pieces; replies nothing. */
+void rwm_request_free(struct rwm_request *req);
+void rwm_reply_fill(const struct rwm *m, uint32_t partition, struct block_reply *out);
+
+/* ---- rwm_check.c ---- */
+/* STATUS_OK, or the refusal. *newer: a newer table may cure it. write: the turn is checked too. */
+uint32_t rwm_check(const struct rwm *m, const struct block_request *r, bool write, bool *newer);
+/* Of a body from the wire; INVALID when malformed whatever the tables say. */
+uint32_t rwm_decode(const void *body, uint16_t method, const struct rpc_request *rpc,
+                    struct block_request *out);
+static inline bool rwm_method_writes(uint16_t method)
+{
+    return method == BLOCK_METHOD_WRITE || method == BLOCK_METHOD_DISCARD || method == BLOCK_METHOD_ZERO;
+}
+
+/* ---- rwm_plan.c ---- */
+struct rwm_spec {
+    enum rwm_piece_kind kind;
+    uint64_t block;
+    uint32_t start, bytes;
+};
+/* The next piece of [*pos, end); moves *pos. False at the end. */
+bool rwm_plan_next(uint16_t method, uint64_t *pos, uint64_t end, struct rwm_spec *out);
+/* Units that the range touches, and whether it covers the first or the last of them only in part. */
+unsigned rwm_range_units(uint32_t start, uint32_t bytes);
+bool rwm_range_ragged(uint32_t start, uint32_t bytes);
+
+/* ---- rwm_block.c ---- */
+int rwm_blocks_create(struct rwm *m);
+void rwm_blocks_destroy(struct rwm *m);
+/* Queues a WRITE, ZERO_EDGE or CLEAR piece (op.key set) behind the others of its block. */
+void rwm_block_add(struct rwm *m, struct rwm_piece *p);
+bool rwm_block_busy(const struct rwm *m, const struct store_key *key);
+/* p could not be submitted: tried again when the store has room. */
+void rwm_stall(struct rwm *m, struct rwm_piece *p);
+uint32_t rwm_status_of_store(struct rwm *m, int rc, const char *what);
+
+/* ---- rwm_read.c ---- */
+/* Submits a READ or STAT piece. */
+void rwm_read_start(struct rwm *m, struct rwm_piece *p);
+/* All pieces of a READ or EXTENTS have ended well: replies and frees. */
+void rwm_read_reply(struct rwm_request *req);
+void rwm_extents_reply(struct rwm_request *req);
+
+/* ---- rwm_turn.c ---- */
+int rwm_turns_load(struct rwm *m);
+/* The highest turn accepted of (volume, host), 0 = none. */
+uint64_t rwm_turn_get(const struct rwm *m, const struct uuid *volume, uint64_t host);
+/* Accepts turn when it is higher. 0; -EAGAIN: the store has no room now; -ENOSPC: no record free; or of the
+ * store. */
+int rwm_turn_accept(struct rwm *m, const struct uuid *volume, uint64_t host, uint64_t turn);
+/* Forgets the turns of a volume that is gone. 0 or -EAGAIN (call again), or of the store. */
+int rwm_turns_forget(struct rwm *m, const struct uuid *volume);
+
+/* ---- rwm_volume.c ---- */
+int rwm_volumes_load(struct rwm *m);
+struct rwm_volume *rwm_volume_find(const struct rwm *m, const struct uuid *id);
+/* Makes the table's record v durable when it is newer. 0, -EAGAIN, or of the store. *set: an op was used. */
+int rwm_volume_stage(struct rwm *m, const struct table_volume *v, struct rwm_record_op *op, bool *set);
+/* Looks whether the volume of record index is gone from the table. As above. */
+int rwm_volume_stage_gone(struct rwm *m, const struct table *t, uint32_t index, struct rwm_record_op *op,
+                          bool *set);
+/* What was staged is durable: in force. */
+void rwm_volumes_force(struct rwm *m);
+/* The removal of what v left is complete: frees or marks its record. 0 or -EAGAIN, or of the store. */
+int rwm_volume_removed(struct rwm *m, struct rwm_volume *v);
+bool rwm_volume_wants_removal(const struct rwm *m, const struct rwm_volume *v);
+
+/* ---- rwm_apply.c ---- */
+void rwm_apply_init(struct rwm *m);
+/* The table may have changed. */
+void rwm_apply_kick(struct rwm *m);
+/* A versioned write ended. */
+void rwm_apply_write_ended(struct rwm *m, uint8_t era);
+void rwm_apply_stop(struct rwm *m);
+
+/* ---- rwm_member.c ---- */
+int rwm_member_start(struct rwm *m);
+void rwm_member_stop(struct rwm *m);
+/* The applied version changed: say so now. */
+void rwm_member_heartbeat(struct rwm *m);
+
+/* ---- rwm_remove.c ---- */
+void rwm_remove_init(struct rwm *m);
+/* v's blocks, or those beyond its size, are to go. */
+void rwm_remove_add(struct rwm *m, struct rwm_volume *v);
+void rwm_remove_stop(struct rwm *m);
+uint64_t rwm_remove_pending(const struct rwm *m);
+
+#endif

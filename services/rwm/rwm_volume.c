@@ -1,0 +1,265 @@
+/*
+ * rwm_volume.c: the module's durable copy of the volume records, and what of it is in force.
+ *
+ * A record only moves forward: never to a lower generation, never from DELETING back, whatever a table says.
+ * A volume that has vanished from a table was deleted, if that table is newer than the record. A table that
+ * is older than the record and lacks the volume comes from a metadata controller that was set back: the
+ * record is marked and never removed for that.
+ */
+#include "services/rwm/rwm_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(sizeof(struct rwm_volume_extra) <= sizeof(((struct store_volume_record *)0)->reserved),
+               "it has to fit the reserved bytes");
+
+static const struct store_volume_record *record_at(const struct rwm *m, uint32_t index)
+{
+    return store_record_get(m->store, STORE_VOLUME, index);
+}
+
+static struct rwm_volume_extra extra_get(const struct store_volume_record *rec)
+{
+    struct rwm_volume_extra extra;
+    memcpy(&extra, rec->reserved, sizeof(extra));
+    return extra;
+}
+
+static void extra_set(struct store_volume_record *rec, uint64_t cleaned, bool kept)
+{
+    struct rwm_volume_extra extra;
+    memset(&extra, 0, sizeof(extra));
+    extra.cleaned_generation = cleaned;
+    extra.kept = kept ? 1 : 0;
+    memcpy(rec->reserved, &extra, sizeof(extra));
+}
+
+static struct list *volume_bucket(const struct rwm *m, const struct uuid *id)
+{
+    uint64_t v;
+    memcpy(&v, id->b, sizeof(v));
+    return &m->volume_buckets[(v * 0x9e3779b97f4a7c15ull >> 32) & (RWM_VOLUME_BUCKETS - 1)];
+}
+
+struct rwm_volume *rwm_volume_find(const struct rwm *m, const struct uuid *id)
+{
+    struct list *bucket = volume_bucket(m, id);
+    list_for_each(n, bucket)
+    {
+        struct rwm_volume *v = list_entry(n, struct rwm_volume, hash_link);
+        if (uuid_eq(&v->id, id))
+            return v;
+    }
+    return NULL;
+}
+
+static uint32_t volume_index(const struct rwm *m, const struct rwm_volume *v)
+{
+    return (uint32_t)(v - m->volumes);
+}
+
+static void volume_enter(struct rwm *m, uint32_t index, const struct uuid *id)
+{
+    struct rwm_volume *v = &m->volumes[index];
+    *v = (struct rwm_volume){.id = *id};
+    list_init(&v->remove_link);
+    list_push_back(volume_bucket(m, id), &v->hash_link);
+}
+
+static void note_highest(struct rwm *m, const struct store_volume_record *rec)
+{
+    m->highest_layer = max_u64(m->highest_layer, max_u64(rec->layer, rec->parent_layer));
+    m->highest_generation = max_u64(m->highest_generation, rec->generation);
+}
+
+int rwm_volumes_load(struct rwm *m)
+{
+    m->volume_capacity = store_record_capacity(m->store, STORE_VOLUME);
+    m->volumes = calloc((size_t)m->volume_capacity + 1, sizeof(*m->volumes));
+    m->volume_buckets = calloc(RWM_VOLUME_BUCKETS, sizeof(*m->volume_buckets));
+    if (!m->volumes || !m->volume_buckets)
+        return -ENOMEM;
+    for (unsigned i = 0; i < RWM_VOLUME_BUCKETS; i++)
+        list_init(&m->volume_buckets[i]);
+    for (uint32_t i = 0; i < m->volume_capacity; i++) {
+        const struct store_volume_record *rec = record_at(m, i);
+        list_init(&m->volumes[i].hash_link);
+        list_init(&m->volumes[i].remove_link);
+        if (uuid_is_zero(&rec->id))
+            continue;
+        volume_enter(m, i, &rec->id);
+        m->volumes[i].dirty = true; /* in force with the first table */
+        note_highest(m, rec);
+    }
+    return 0;
+}
+
+static uint32_t volume_free_index(const struct rwm *m)
+{
+    uint32_t i = 0;
+    while (i < m->volume_capacity && !uuid_is_zero(&m->volumes[i].id))
+        i++;
+    return i;
+}
+
+static int volume_set(struct rwm *m, uint32_t index, const struct store_volume_record *rec,
+                      struct rwm_record_op *op, bool *set)
+{
+    int rc = store_record_set(m->store, &op->op, STORE_VOLUME, index, rec);
+    if (rc)
+        return rc;
+    *set = true;
+    m->volumes[index].dirty = true;
+    note_highest(m, rec);
+    return 0;
+}
+
+static void volume_complain(struct rwm *m, struct rwm_volume *v, const char *what)
+{
+    char id[33];
+    if (v->complained)
+        return;
+    v->complained = true;
+    uuid_format(&v->id, id);
+    log_error(m->env, "the metadata controller's table is older than what this module has accepted",
+              "module=%u volume=%s %s", m->id, id, what);
+}
+
+/* Is v a step forward from the record? */
+static bool volume_newer(struct rwm *m, struct rwm_volume *mine, const struct store_volume_record *rec,
+                         const struct table_volume *v)
+{
+    bool same = rec->generation == v->generation && rec->size_bytes == v->size_bytes &&
+                rec->state == v->state && rec->resized_generation == v->resized_generation &&
+                rec->pool == v->pool && rec->layer == v->layer && rec->parent_layer == v->parent_layer &&
+                rec->family == v->family;
+    if (same)
+        return false;
+    if (rec->state == TABLE_VOLUME_DELETING && v->state != TABLE_VOLUME_DELETING) {
+        volume_complain(m, mine, "refused=undelete");
+        return false;
+    }
+    if (v->generation < rec->generation ||
+        (v->generation == rec->generation && v->record_version < rec->table_version)) {
+        volume_complain(m, mine, "refused=lower-generation");
+        return false;
+    }
+    return true;
+}
+
+int rwm_volume_stage(struct rwm *m, const struct table_volume *v, struct rwm_record_op *op, bool *set)
+{
+    struct rwm_volume *mine = rwm_volume_find(m, &v->id);
+    uint32_t index = mine ? volume_index(m, mine) : volume_free_index(m);
+    uint64_t cleaned = v->resized_generation; /* new here: there is nothing to cut */
+    *set = false;
+    if (mine) {
+        const struct store_volume_record *old = record_at(m, index);
+        if (!volume_newer(m, mine, old, v))
+            return 0;
+        cleaned = extra_get(old).cleaned_generation;
+    } else if (v->state == TABLE_VOLUME_DELETING) {
+        return 0; /* never was here, or all of it has been removed */
+    } else if (index == m->volume_capacity) {
+        m->apply.incomplete = true;
+        if (log_allow(m->env, &m->log_limit))
+            log_error(m->env, "no room for another volume record", "module=%u records=%u", m->id,
+                      m->volume_capacity);
+        return 0;
+    }
+    struct store_volume_record rec;
+    memset(&rec, 0, sizeof(rec));
+    rec.id = v->id;
+    rec.family = v->family;
+    rec.layer = v->layer;
+    rec.parent_layer = v->parent_layer;
+    rec.generation = v->generation;
+    rec.size_bytes = v->size_bytes;
+    rec.resized_generation = v->resized_generation;
+    rec.table_version = v->record_version;
+    rec.pool = v->pool;
+    rec.state = v->state;
+    extra_set(&rec, cleaned, false);
+    if (!mine)
+        volume_enter(m, index, &v->id);
+    int rc = volume_set(m, index, &rec, op, set);
+    if (rc && !mine) {
+        list_remove(&m->volumes[index].hash_link);
+        m->volumes[index].id = (struct uuid){{0}};
+    }
+    return rc;
+}
+
+int rwm_volume_stage_gone(struct rwm *m, const struct table *t, uint32_t index, struct rwm_record_op *op,
+                          bool *set)
+{
+    struct rwm_volume *v = &m->volumes[index];
+    *set = false;
+    if (uuid_is_zero(&v->id) || table_volume_by_id(t, &v->id) != NULL)
+        return 0;
+    struct store_volume_record rec = *record_at(m, index);
+    struct rwm_volume_extra extra = extra_get(&rec);
+    if (rec.state == TABLE_VOLUME_DELETING || extra.kept)
+        return 0;
+    if (table_head(t)->version <= rec.table_version) {
+        volume_complain(m, v, "missing=volume its data is kept");
+        extra_set(&rec, extra.cleaned_generation, true);
+    } else {
+        rec.state = TABLE_VOLUME_DELETING;
+    }
+    return volume_set(m, index, &rec, op, set);
+}
+
+bool rwm_volume_wants_removal(const struct rwm *m, const struct rwm_volume *v)
+{
+    const struct store_volume_record *rec = record_at(m, volume_index(m, v));
+    if (!v->in_force)
+        return false;
+    return v->state == TABLE_VOLUME_DELETING || v->resized_generation > extra_get(rec).cleaned_generation;
+}
+
+void rwm_volumes_force(struct rwm *m)
+{
+    for (uint32_t i = 0; i < m->volume_capacity; i++) {
+        struct rwm_volume *v = &m->volumes[i];
+        if (!v->dirty)
+            continue;
+        const struct store_volume_record *rec = record_at(m, i);
+        v->dirty = false;
+        v->in_force = true;
+        v->family = rec->family;
+        v->layer = rec->layer;
+        v->parent_layer = rec->parent_layer;
+        v->generation = rec->generation;
+        v->size_bytes = rec->size_bytes;
+        v->state = rec->state;
+        v->resized_generation = rec->resized_generation;
+        v->cut_done = false;
+        if (!list_unlinked(&v->remove_link))
+            m->remove.dirty = true;
+    }
+}
+
+int rwm_volume_removed(struct rwm *m, struct rwm_volume *v)
+{
+    uint32_t index = volume_index(m, v);
+    struct store_volume_record rec = *record_at(m, index);
+    if (v->state != TABLE_VOLUME_DELETING) {
+        extra_set(&rec, v->resized_generation, extra_get(&rec).kept != 0);
+        return store_record_set(m->store, NULL, STORE_VOLUME, index, &rec);
+    }
+    int rc = rwm_turns_forget(m, &v->id);
+    if (rc)
+        return rc;
+    memset(&rec, 0, sizeof(rec));
+    rc = store_record_set(m->store, NULL, STORE_VOLUME, index, &rec);
+    if (rc)
+        return rc;
+    list_remove(&v->hash_link);
+    list_remove(&v->remove_link);
+    *v = (struct rwm_volume){0};
+    list_init(&v->hash_link);
+    list_init(&v->remove_link);
+    return 0;
+}

@@ -1,0 +1,42 @@
+/*
+ * fake_cluster.h: the functions of cluster.h with a metadata controller that the test plays: it owns a table,
+ * answers registrations and heartbeats, and does with the table what the test wants.
+ */
+#ifndef CISTERN_TESTS_FAKE_CLUSTER_H
+#define CISTERN_TESTS_FAKE_CLUSTER_H
+
+#include "services/cluster/cluster.h"
+
+struct fake_mdc {
+    struct uuid cluster;
+    struct table table; /* the truth */
+    uint64_t next_epoch;
+    bool up;           /* answers; a module that loses it keeps its copy */
+    bool no_new_epoch; /* a registration does not raise the epochs */
+    uint32_t refuse;   /* registrations are refused with this status */
+    struct cluster *session;
+    struct mdc_module_register_request registered; /* the latest */
+    struct mdc_module_heartbeat_request heartbeat; /* the latest */
+    unsigned registrations, heartbeats, refreshes;
+    bool register_again; /* told in the next heartbeat's reply */
+};
+/* The one that cluster_create finds; one pool of 4 partitions and 1 MiB stripes, of module 1. */
+struct fake_mdc *fake_mdc_create(uint64_t term);
+void fake_mdc_destroy(struct fake_mdc *mdc);
+/* Publishes the record. */
+void fake_mdc_volume(struct fake_mdc *mdc, uint32_t index, uint8_t id, uint64_t generation, uint64_t size,
+                     uint8_t state);
+void fake_mdc_no_volume(struct fake_mdc *mdc, uint32_t index);
+void fake_mdc_partition(struct fake_mdc *mdc, uint32_t index, uint64_t epoch, uint32_t member);
+uint64_t fake_mdc_epoch(const struct fake_mdc *mdc, uint32_t index);
+/* The session ends; with up = true a new one begins soon. */
+void fake_mdc_break(struct fake_mdc *mdc);
+static inline struct uuid fake_uuid(uint8_t id)
+{
+    struct uuid u = {{id, id, id, id}};
+    return u;
+}
+#define FAKE_POOL_PARTITIONS 4u
+#define FAKE_STRIPE          (1024u * 1024u)
+
+#endif
