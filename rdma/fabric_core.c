@@ -75,8 +75,6 @@ void fabric_destroy(struct fabric *f)
         fabric_unlisten(list_entry(n, struct fabric_listener, link));
     for (struct list *n; (n = list_pop_front(&f->mems));)
         free(container_of(n, struct fabric_region, link));
-    if (f->layer_destroy)
-        f->layer_destroy(f);
     f->ops->destroy(f);
 }
 

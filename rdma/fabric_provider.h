@@ -133,7 +133,6 @@ struct fabric_region {
 struct fabric {
     const struct fabric_ops *ops; /* the top layer's */
     void *layer;                  /* the fault layer's state, see fabric_fault.c */
-    void (*layer_destroy)(struct fabric *f);
     struct env *env;
     struct fabric_config config;
     struct uuid cluster;
