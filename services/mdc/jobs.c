@@ -130,6 +130,8 @@ static void decide_batch(struct mdc *m)
     struct mdc_error unused;
     struct mdc_decision d = {
         .state = m->state, .tx = &m->tx, .now_ns = loop_now_ns(m->env->loop), .error = &unused};
+    if (m->state->raise_term != 0)
+        d.fresh = rng_uuid(m->env->rng);
     mdc_op_advance(&d);
     for (unsigned i = 0; i < BATCH_MAX && !list_empty(&m->queue); i++) {
         struct mdc_job *job = list_entry(list_pop_front(&m->queue), struct mdc_job, link);

@@ -69,7 +69,7 @@ static void begin_term(struct mdc *m)
 {
     struct mdc_state *s = m->state;
     uint64_t now_ns = loop_now_ns(m->env->loop);
-    s->counters.term++;
+    s->counters.term = mdc_term_above(s->counters.term, (uint16_t)rng_u64(m->env->rng));
     s->turn_next = s->counters.turn_limit;
     s->counters.turn_limit += TURN_BATCH;
     mdc_tx_counters(&m->tx);

@@ -226,8 +226,7 @@ uint32_t mdc_op_volume_close(struct mdc_decision *d, const struct mdc_volume_clo
     if (o != NULL)
         mdc_open_remove(s, o);
     /* Soon after a start not every live instance has opened again: then a shared attachment stays. */
-    bool last = a != NULL && !host_has_opens(v, rq->host) && !(a->rec.shared && young(d)) &&
-                (o != NULL || a->rec.holder == rq->instance);
+    bool last = o != NULL && a != NULL && !host_has_opens(v, rq->host) && !(a->rec.shared && young(d));
     if (last && !a->rec.by_request)
         mdc_attachment_remove(s, d->tx, a);
     return STATUS_OK;

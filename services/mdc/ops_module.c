@@ -242,7 +242,7 @@ bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version)
 {
     if (term >= NUMBER_MAX / 2 || term < s->term || (term == s->term && version <= s->version))
         return false;
-    s->raise_term = max_u64(s->raise_term, term + 1);
+    s->raise_term = max_u64(s->raise_term, term);
     return true;
 }
 
@@ -302,11 +302,12 @@ static void finish_volume(struct mdc_decision *d, struct mdc_volume *v)
 void mdc_op_advance(struct mdc_decision *d)
 {
     struct mdc_state *s = d->state;
-    if (s->raise_term > s->counters.term) {
-        s->counters.term = s->raise_term;
+    if (s->raise_term >= s->counters.term) {
+        s->counters.term = mdc_term_above(s->raise_term, (uint16_t)(d->fresh.b[0] | d->fresh.b[1] << 8));
         s->restored = true;
         mdc_tx_counters(d->tx);
     }
+    s->raise_term = 0;
     for (uint32_t i = 0; i < s->limits.modules; i++) {
         struct mdc_module *m = &s->modules[i];
         if (m->store) {

@@ -362,6 +362,11 @@ uint64_t mdc_turn_take(struct mdc_state *s, struct mdc_tx *tx)
     return s->turn_next++;
 }
 
+uint64_t mdc_term_above(uint64_t above, uint16_t random)
+{
+    return ((above >> 16) + 1) << 16 | random;
+}
+
 /* ---- confirmation ---- */
 
 bool mdc_pool_confirmed(struct mdc_state *s, uint32_t pool, uint64_t version, struct mdc_module **awaited)

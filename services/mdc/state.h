@@ -193,6 +193,12 @@ struct mdc_session *mdc_session_add(struct mdc_state *s, const struct mdc_sessio
 void mdc_session_remove(struct mdc_state *s, struct mdc_session *session);
 /* A turn never given before; allots another batch when few are left. */
 uint64_t mdc_turn_take(struct mdc_state *s, struct mdc_tx *tx);
+/*
+ * A term above `above`. A term is a count in the upper bits and random in the lower 16, so that a process
+ * that begins from an old copy of the store does not publish under the term of one that it knows nothing of:
+ * what a module confirmed in that term would count as confirmed in this.
+ */
+uint64_t mdc_term_above(uint64_t above, uint16_t random);
 
 /* ---- confirmation ---- */
 /*
