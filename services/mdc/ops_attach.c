@@ -1,9 +1,9 @@
 /*
  * ops_attach.c: which hosts may use a volume, which instances use it now, and who may write.
  *
- * An attachment is durable. It is made by ATTACH and ended by DETACH, or made by the first open of a host and
- * ended by that host's last close (a close says that nothing is in flight; a connection that is gone does
- * not, so it ends only the opens). DETACH raises the volume's generation and is answered when the modules
+ * An attachment is durable: made by ATTACH or by the first open of a host, ended by DETACH or with the
+ * volume. A close does not end it: a gateway closes for a client that it has lost, and that client may be on
+ * its way back with writes in hand. DETACH raises the volume's generation and is answered when the modules
  * have confirmed it.
  *
  * An open lives with its session. What keeps data safe when a session is lost and its process lives on is not
@@ -199,16 +199,6 @@ uint32_t mdc_op_volume_open(struct mdc_decision *d, const struct mdc_volume_open
 
 /* ---- close ---- */
 
-static bool host_has_opens(const struct mdc_volume *v, const char *host)
-{
-    list_for_each(n, &v->opens)
-    {
-        if (strcmp(list_entry(n, struct mdc_open, link)->host, host) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* A close of what is not open is no error: the volume may be gone, or the close be a repeat. */
 uint32_t mdc_op_volume_close(struct mdc_decision *d, const struct mdc_volume_close_request *rq,
                              struct mdc_empty *rep)
@@ -219,16 +209,9 @@ uint32_t mdc_op_volume_close(struct mdc_decision *d, const struct mdc_volume_clo
     if (v == NULL)
         return STATUS_OK;
     struct mdc_open *o = mdc_open_find(v, rq->host, rq->instance);
-    struct mdc_attachment *a = mdc_attachment_find(v, rq->host);
     /* The instance has come back through another gateway: the close of the one that it left ends nothing. */
-    if (o != NULL && o->session != d->session)
-        return STATUS_OK;
-    if (o != NULL)
+    if (o != NULL && o->session == d->session)
         mdc_open_remove(s, o);
-    /* Soon after a start not every live instance has opened again: then a shared attachment stays. */
-    bool last = o != NULL && a != NULL && !host_has_opens(v, rq->host) && !(a->rec.shared && young(d));
-    if (last && !a->rec.by_request)
-        mdc_attachment_remove(s, d->tx, a);
     return STATUS_OK;
 }
 

@@ -111,8 +111,7 @@ struct record_attachment {
     struct uuid volume;
     char host[MDC_NAME_MAX];
     uint8_t read_only, shared;
-    uint8_t by_request; /* made by ATTACH: only DETACH ends it; else made by an open, ended by the last close
-                           too */
+    uint8_t by_request; /* made by ATTACH: its mode is the one asked for, an open does not widen it */
     uint8_t reserved[5];
     uint64_t holder; /* instance that may draw turns; 0 = none yet */
     uint32_t reserved1;
