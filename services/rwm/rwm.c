@@ -41,7 +41,7 @@ void rwm_store_error(struct rwm *m, int rc, const char *what)
 {
     if (rc == 0 || rc == -EAGAIN || m->broken)
         return;
-    if (rc == -ENODEV || store_is_broken(m->store)) {
+    if (rc == -ENODEV || rc == -ENOTCONN || store_is_broken(m->store)) {
         m->broken = true;
         rwm_fail(
             m, rc,
@@ -257,7 +257,7 @@ void rwm_destroy(struct rwm *m)
     for (size_t i = 0; i < ARRAY_LEN(tasks); i++)
         loop_task_cancel(loop, tasks[i]);
     if (m->opening)
-        store_job_abandon(m->opening);
+        store_destroy(m->opening);
     if (m->store)
         store_destroy(m->store);
     pieces_unlink(m);

@@ -227,7 +227,7 @@ struct rwm {
     struct rwm_area *area;
     struct device *data, *journal;
 
-    struct store_job *opening;
+    struct store *opening; /* until opened */
     struct store *store;
     struct cluster *cluster;
     uint32_t id; /* module id, 0 before the first registration */

@@ -153,9 +153,8 @@ static void register_done(struct cluster_call *call, int rc)
     case STATUS_OLD_MEDIA:
     case STATUS_FOREIGN_MEDIA:
     case STATUS_WRONG_CLUSTER:
-        rwm_fail(m, status_to_errno(call->status),
-                 "the metadata controller refused this module's medium (%s): %s", status_name(call->status),
-                 call->error_text);
+        rwm_fail(m, -EPERM, "the metadata controller refused this module's medium (%s): %s",
+                 status_name(call->status), call->error_text);
         return;
     default:
         if (log_allow(m->env, &m->log_limit))

@@ -50,7 +50,7 @@ static uint32_t read_crc(const struct rwm_piece *p, uint32_t crc, bool first, bo
         if (end < to)
             to = end;
         if (to - from == UNIT_BYTES)
-            part = written ? op->found_crcs[i] : crc32c_zero_unit();
+            part = written ? op->found_crcs[unit] : crc32c_zero_unit();
         else
             part = crc32c(p->chunk + (from - op->first_unit * UNIT_BYTES), to - from);
         crc = first ? part : crc32c_combine(crc, part, to - from);

@@ -41,17 +41,16 @@ struct store_format_options {
     uint32_t max_partitions, max_volumes, max_turns; /* 0 = 65536, 16384, 16384 records */
     bool force;                                      /* overwrite a store that is there */
 };
-/* A format or an open under way. done runs exactly once, and the job is gone when it runs; until then
- * store_job_abandon frees it at once: no I/O, no callbacks, done never runs (a crash as far as the media are
- * concerned). */
-struct store_job;
-void store_job_abandon(struct store_job *job);
 /* Writes a new, empty store. done(arg, rc): -EEXIST when the device holds a store (or anything that looks
  * like a filesystem or partition table in its first 64 KiB: not all zero) and force is not set; -ENOSPC when
  * too small. journal may be NULL. */
-struct store_job *store_format(struct env *env, struct device *data, struct device *journal,
-                               const struct store_format_options *options, void (*done)(void *arg, int rc),
-                               void *arg);
+struct store_format_job;
+struct store_format_job *store_format(struct env *env, struct device *data, struct device *journal,
+                                      const struct store_format_options *options,
+                                      void (*done)(void *arg, int rc), void *arg);
+/* Before done ran: frees at once, no I/O, done never runs. The devices must be gone or dead, as for
+ * store_destroy. */
+void store_format_cancel(struct store_format_job *job);
 struct store_options {
     uint64_t cache_bytes;       /* metadata page cache; 0 = 64 MiB */
     uint64_t journal_max_bytes; /* 0 = as formatted; DRAM kept for not yet written back payloads is bounded by
@@ -67,15 +66,19 @@ struct store_open_report {
     char text[256]; /* what is wrong and what to do, or how the replay went */
     uint64_t replayed_records, blocks, pages_repaired;
 };
-/* Opens and replays. The store owns neither device. done runs once; *out is set when rc = 0. Takes
- * possession: raises start_counter durably. Identity mismatch between data device and journal device is
- * refused. */
-struct store_job *store_open(
-    struct env *env, struct device *data, struct device *journal, const struct store_options *options,
-    void (*done)(void *arg, struct store *store, const struct store_open_report *report), void *arg);
+/* Opens and replays. The store owns neither device. Takes possession: raises start_counter durably. Identity
+ * mismatch between data device and journal device is refused. done runs once, with the store, or with NULL
+ * when rc is not 0: it is freed already then. What is returned is that store: until done ran it is good for
+ * nothing but store_destroy (done never runs then). */
+struct store *store_open(struct env *env, struct device *data, struct device *journal,
+                         const struct store_options *options,
+                         void (*done)(void *arg, struct store *store, const struct store_open_report *report),
+                         void *arg);
 /* Writes everything back, so that the next open replays nothing; done, then store_destroy. */
 void store_close(struct store *store, void (*done)(void *arg, int rc), void *arg);
-/* Frees at once, in any state, no I/O, no callbacks (a crash as far as the media are concerned). */
+/* Frees at once, in any state (callbacks of this store included), no I/O, no callbacks (a crash as far as the
+ * media are concerned). Requests that the devices still hold point into freed memory: with requests under
+ * way, destroy or kill the devices before their next callback could run. */
 void store_destroy(struct store *store);
 const struct store_identity *store_identity(const struct store *store);
 /* Durably sets cluster, module and partition_bits (first registration, pool membership). Refused (-EPERM)
@@ -95,10 +98,9 @@ struct store_op {
     const uint32_t *unit_crcs; /* WRITE: CRC32C of each unit (unit_count entries), valid until done */
     void (*done)(struct store_op *op, int rc);
     /* results of READ and STAT */
-    uint32_t written;     /* one bit per unit of the whole block: 1 = written */
-    struct version found; /* the block's durable version, {0,0} when absent */
-    uint32_t
-        found_crcs[UNITS_PER_BLOCK]; /* READ: [i] is of unit first_unit + i, for those that are written */
+    uint32_t written;                     /* one bit per unit of the whole block: 1 = written */
+    struct version found;                 /* the block's durable version, {0,0} when absent */
+    uint32_t found_crcs[UNITS_PER_BLOCK]; /* READ: [u] of unit u, for those read that are written */
     /* the store's */
     struct list link;
     void *priv;

@@ -30,15 +30,9 @@ struct store {
     struct store_volume_record volumes[FAKE_VOLUMES];
     struct store_turn_record turns[FAKE_TURNS];
     bool broken;
+    void (*opened)(void *, struct store *, const struct store_open_report *);
+    void *opened_arg;
 };
-struct store_job {
-    struct env *env;
-    struct fake_medium *m;
-    struct loop_timer timer;
-    void (*done)(void *, struct store *, const struct store_open_report *);
-    void *arg;
-};
-
 struct fake_medium *fake_medium_create(void)
 {
     struct fake_medium *m = calloc(1, sizeof(*m));
@@ -133,7 +127,7 @@ static void apply_read(struct fake_medium *m, struct store_op *op, bool data)
         memset(into, 0, UNIT_BYTES);
         if (b && b->written >> (op->first_unit + i) & 1u) {
             memcpy(into, b->data + (size_t)(op->first_unit + i) * UNIT_BYTES, UNIT_BYTES);
-            op->found_crcs[i] = b->crcs[op->first_unit + i];
+            op->found_crcs[op->first_unit + i] = b->crcs[op->first_unit + i];
         }
     }
 }
@@ -277,52 +271,44 @@ void store_wait_cancel(struct store *s, struct store_waiter *w)
 }
 
 /* ---- open, close ---- */
-static void job_open(struct loop_timer *t)
+static void store_opened(struct loop_timer *t)
 {
-    struct store_job *job = container_of(t, struct store_job, timer);
-    struct fake_medium *m = job->m;
+    struct store *s = container_of(t, struct store, timer);
+    struct fake_medium *m = s->m;
     struct store_open_report report = {.rc = m->open_rc};
-    struct store *s = NULL;
-    if (m->open_rc == 0) {
-        s = calloc(1, sizeof(*s));
-        MUST(s != NULL);
-        s->env = job->env;
-        s->m = m;
-        list_init(&s->queue);
-        list_init(&s->waiters);
-        loop_timer_init(&s->timer, queue_tick);
-        m->identity.start_counter++;
-        s->identity = m->identity;
-        memcpy(s->partitions, m->partitions, sizeof(s->partitions));
-        memcpy(s->volumes, m->volumes, sizeof(s->volumes));
-        memcpy(s->turns, m->turns, sizeof(s->turns));
+    void (*done)(void *, struct store *, const struct store_open_report *) = s->opened;
+    void *arg = s->opened_arg;
+    if (m->open_rc) {
+        free(s);
+        done(arg, NULL, &report);
+        return;
     }
-    void (*done)(void *, struct store *, const struct store_open_report *) = job->done;
-    void *arg = job->arg;
-    free(job);
+    loop_timer_init(&s->timer, queue_tick);
+    m->identity.start_counter++;
+    s->identity = m->identity;
+    memcpy(s->partitions, m->partitions, sizeof(s->partitions));
+    memcpy(s->volumes, m->volumes, sizeof(s->volumes));
+    memcpy(s->turns, m->turns, sizeof(s->turns));
     done(arg, s, &report);
 }
 
-struct store_job *store_open(struct env *env, struct device *data, struct device *journal,
-                             const struct store_options *options,
-                             void (*done)(void *, struct store *, const struct store_open_report *),
-                             void *arg)
+struct store *store_open(struct env *env, struct device *data, struct device *journal,
+                         const struct store_options *options,
+                         void (*done)(void *, struct store *, const struct store_open_report *), void *arg)
 {
-    struct store_job *job = calloc(1, sizeof(*job));
+    struct store *s = calloc(1, sizeof(*s));
     (void)journal;
     (void)options;
-    MUST(job != NULL);
-    *job = (struct store_job){
-        .env = env, .m = container_of(data, struct fake_medium, device), .done = done, .arg = arg};
-    loop_timer_init(&job->timer, job_open);
-    loop_timer_arm(env->loop, &job->timer, NS_PER_MS);
-    return job;
-}
-
-void store_job_abandon(struct store_job *job)
-{
-    loop_timer_cancel(job->env->loop, &job->timer);
-    free(job);
+    MUST(s != NULL);
+    s->env = env;
+    s->m = container_of(data, struct fake_medium, device);
+    s->opened = done;
+    s->opened_arg = arg;
+    list_init(&s->queue);
+    list_init(&s->waiters);
+    loop_timer_init(&s->timer, store_opened);
+    loop_timer_arm(env->loop, &s->timer, NS_PER_MS);
+    return s;
 }
 
 void store_close(struct store *s, void (*done)(void *, int), void *arg)
