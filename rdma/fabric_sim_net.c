@@ -531,7 +531,8 @@ static void packet_event(struct sim_event *ev)
         return;
     }
     if (path_blocked(l, p->from)) {
-        give_up_at(from, now(net) + net->options.ack_timeout_ns, FABRIC_DOWN_TIMEOUT);
+        if (p->type != PACKET_CONNECT) /* to connect has its own deadline */
+            give_up_at(from, now(net) + net->options.ack_timeout_ns, FABRIC_DOWN_TIMEOUT);
         if (host_is_down(net, to->host) || host_is_down(net, from->host))
             sim_packet_free(p);
         else
