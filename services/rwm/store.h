@@ -162,8 +162,8 @@ struct store_turn_record { /* 64 bytes: the highest write turn accepted of (volu
 _Static_assert(sizeof(struct store_turn_record) == 64, "64 bytes on disk");
 enum store_record_kind { STORE_PARTITION, STORE_VOLUME, STORE_TURN };
 uint32_t store_record_capacity(const struct store *store, enum store_record_kind kind);
-/* In memory, valid until the record is set again; NULL when index is out of range. Includes sets that are not
- * yet durable. */
+/* In memory, valid until the record is set again; NULL when index is out of range, or when rot took the
+ * record (then store_is_damaged). Includes sets that are not yet durable. */
 const void *store_record_get(const struct store *store, enum store_record_kind kind, uint32_t index);
 /* Journals a new image of one record; done(0): durable. Ordered with writes: a write submitted later is not
  * durable before it. */
