@@ -1,0 +1,195 @@
+/* commands.c: the table of commands and options, of which the parser, the help and the completion are made.
+ */
+#include "services/ctl/ctl.h"
+
+#define AT(field) offsetof(struct ctl_options, field)
+
+const struct config_option ctl_common_options[] = {
+    {.name = "mdc",
+     .kind = CONFIG_STRING,
+     .offset = AT(mdc),
+     .value_name = "ADDRS",
+     .help = "metadata controllers: tcp:HOST:PORT, several with commas"},
+    {.name = "gateway",
+     .kind = CONFIG_STRING,
+     .offset = AT(gateway),
+     .value_name = "ADDRS",
+     .help = "gateways, for I/O (bench) without a way to the modules"},
+    {.name = "secret-file",
+     .kind = CONFIG_STRING,
+     .offset = AT(secret_file),
+     .value_name = "FILE",
+     .help = "the cluster's secret"},
+    {.name = "host",
+     .kind = CONFIG_STRING,
+     .offset = AT(host),
+     .value_name = "NAME",
+     .help = "the name of this host (default: its own)"},
+    {.name = "timeout",
+     .kind = CONFIG_DURATION,
+     .offset = AT(timeout_ns),
+     .def = "10s",
+     .min = NS_PER_MS,
+     .value_name = "TIME",
+     .help = "give up on the metadata controller after this"},
+    {.name = "json", .kind = CONFIG_BOOL, .offset = AT(json), .help = "print JSON: raw numbers, stable keys"},
+    {.name = "verbose",
+     .kind = CONFIG_BOOL,
+     .offset = AT(verbose),
+     .help = "log what happens on the connections, to stderr"},
+    {.name = NULL},
+};
+
+#define OPTION_POOL(help_)                                                                                   \
+    {                                                                                                        \
+        .name = "pool", .kind = CONFIG_STRING, .offset = AT(pool), .value_name = "POOL", .help = help_       \
+    }
+#define OPTION_FLAG(name_, field, help_)                                                                     \
+    {                                                                                                        \
+        .name = name_, .kind = CONFIG_BOOL, .offset = AT(field), .help = help_                               \
+    }
+#define OPTION_WAIT OPTION_FLAG("wait", wait, "return when the modules have removed the data")
+
+static const struct config_option of_pool[] = {OPTION_POOL("only those of this pool"), {.name = NULL}};
+static const struct config_option of_volume[] = {
+    {.name = "volume",
+     .kind = CONFIG_STRING,
+     .offset = AT(volume),
+     .value_name = "VOLUME",
+     .help = "only those of this volume"},
+    {.name = NULL},
+};
+static const struct config_option pool_create[] = {
+    {.name = "modules",
+     .kind = CONFIG_STRING,
+     .offset = AT(modules),
+     .value_name = "IDS",
+     .help = "numbers of its modules, with commas (default: every module that is in no pool)"},
+    {.name = "partitions",
+     .kind = CONFIG_UINT,
+     .offset = AT(partitions),
+     .max = 1u << 20,
+     .value_name = "N",
+     .help = "a power of two (default: by the number of modules)"},
+    {.name = "stripe",
+     .kind = CONFIG_SIZE,
+     .offset = AT(stripe_bytes),
+     .max = GIB,
+     .value_name = "SIZE",
+     .help = "unit of placement (default: 1M; 4M with hdd or san modules)"},
+    {.name = NULL},
+};
+static const struct config_option volume_create[] = {
+    OPTION_POOL("where (may be left out when there is one pool)"),
+    {.name = NULL},
+};
+static const struct config_option volume_resize[] = {
+    OPTION_FLAG("allow-shrink", allow_shrink, "allow a smaller size: what lies beyond it is lost"),
+    OPTION_WAIT,
+    {.name = NULL},
+};
+static const struct config_option volume_delete[] = {
+    OPTION_FLAG("force", force, "although it is attached"),
+    OPTION_WAIT,
+    {.name = NULL},
+};
+static const struct config_option attach[] = {
+    OPTION_FLAG("read-only", read_only, "the host may only read"),
+    OPTION_FLAG("shared", shared, "other hosts may write too"),
+    {.name = NULL},
+};
+static const struct config_option bench[] = {
+    OPTION_FLAG("read", bench.read, "reads only (the default)"),
+    OPTION_FLAG("write", bench.write, "writes only; destroys what the volume holds"),
+    {.name = "mix",
+     .kind = CONFIG_UINT,
+     .offset = AT(bench.mix),
+     .min = 1,
+     .max = 99,
+     .value_name = "PERCENT",
+     .help = "reads and writes, so many percent of reads; destroys what the volume holds"},
+    OPTION_FLAG("random", bench.random, "at random places (the default)"),
+    OPTION_FLAG("sequential", bench.sequential, "from the beginning on"),
+    {.name = "size",
+     .kind = CONFIG_SIZE,
+     .offset = AT(bench.io_bytes),
+     .def = "4k",
+     .min = SECTOR_BYTES,
+     .max = MIB,
+     .help = "of one read or write"},
+    {.name = "depth",
+     .kind = CONFIG_UINT,
+     .offset = AT(bench.depth),
+     .def = "1",
+     .min = 1,
+     .max = 128,
+     .help = "how many at once"},
+    {.name = "runtime",
+     .kind = CONFIG_DURATION,
+     .offset = AT(bench.runtime_ns),
+     .def = "10s",
+     .value_name = "TIME",
+     .help = "end after this"},
+    {.name = "warmup",
+     .kind = CONFIG_DURATION,
+     .offset = AT(bench.warmup_ns),
+     .def = "1s",
+     .value_name = "TIME",
+     .help = "run so long before measuring; not with --ops"},
+    {.name = "ops",
+     .kind = CONFIG_UINT,
+     .offset = AT(bench.ops),
+     .help = "end after so many, whatever the runtime"},
+    {.name = "span",
+     .kind = CONFIG_SIZE,
+     .offset = AT(bench.span_bytes),
+     .help = "use the volume's first part only"},
+    OPTION_FLAG(
+        "verify", bench.verify,
+        "check that what is read is what was written; writes and reads half by half unless told otherwise"),
+    {.name = "seed",
+     .kind = CONFIG_UINT,
+     .offset = AT(bench.seed),
+     .def = "1",
+     .help = "of the places and the patterns"},
+    {.name = "spin",
+     .kind = CONFIG_DURATION,
+     .offset = AT(bench.spin_ns),
+     .value_name = "TIME",
+     .help = "poll so long before sleeping (default: never)"},
+    OPTION_FLAG("read-only", bench.read_only, "open it read-only: possible while another host has it"),
+    OPTION_FLAG("shared", shared, "open it although others have it, too"),
+    {.name = NULL},
+};
+
+const struct ctl_command ctl_commands[] = {
+    {NULL, "status", "", 0, NULL, "health and size of the cluster", NULL, ctl_status},
+    {"node", "list", "", 0, NULL, "hosts and what runs on them", NULL, ctl_node_list},
+    {"module", "list", "", 0, NULL, "modules: disks and LUNs", of_pool, ctl_module_list},
+    {"gateway", "list", "", 0, NULL, "gateways and their clients", NULL, ctl_gateway_list},
+    {"pool", "list", "", 0, NULL, "pools and their use", NULL, ctl_pool_list},
+    {"pool", "create", "NAME", 1, NULL, "make a pool of modules", pool_create, ctl_pool_create},
+    {"pool", "delete", "NAME", 1, "pool", "remove an empty pool", NULL, ctl_pool_delete},
+    {"partition", "list", "", 0, NULL, "partitions and who serves them", of_pool, ctl_partition_list},
+    {"partition", "locate", "VOLUME OFFSET", 2, "volume", "where that place of a volume is", NULL,
+     ctl_partition_locate},
+    {"volume", "list", "", 0, NULL, "volumes", of_pool, ctl_volume_list},
+    {"volume", "create", "NAME SIZE", 2, NULL, "make a volume; takes no space before it is written",
+     volume_create, ctl_volume_create},
+    {"volume", "show", "NAME", 1, "volume", "all about one volume", NULL, ctl_volume_show},
+    {"volume", "resize", "NAME SIZE", 2, "volume", "grow or shrink, in use or not", volume_resize,
+     ctl_volume_resize},
+    {"volume", "delete", "NAME", 1, "volume", "delete a volume and its data", volume_delete,
+     ctl_volume_delete},
+    {"volume", "attach", "VOLUME HOST", 2, "volume", "let a host use a volume", attach, ctl_volume_attach},
+    {"volume", "detach", "VOLUME HOST", 2, "volume", "end that: the host can write no more when this returns",
+     NULL, ctl_volume_detach},
+    {"attachment", "list", "", 0, NULL, "which hosts may use which volumes", of_volume, ctl_attachment_list},
+    {NULL, "attach", "VOLUME HOST", 2, "volume", "the same as volume attach", attach, ctl_volume_attach},
+    {NULL, "detach", "VOLUME HOST", 2, "volume", "the same as volume detach", NULL, ctl_volume_detach},
+    {NULL, "bench", "VOLUME", 1, "volume", "measure, and with --verify prove, the I/O of this host", bench,
+     ctl_bench},
+    {NULL, "completion", "bash", 1, "shell", "print a script for the shell: . <(cistern completion bash)",
+     NULL, ctl_completion},
+    {.name = NULL},
+};

@@ -1,0 +1,132 @@
+/* partitions.c: who serves what, as the controller says (list), and as a client sees it in its table
+ * (locate). */
+#include "services/ctl/ctl.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/table/table.h"
+
+/* ---- partition list ---- */
+
+static const struct sheet_column list_columns[] = {
+    {"pool", "POOL", SHEET_NUMBER},        {"index", "INDEX", SHEET_NUMBER},
+    {"epoch", "EPOCH", SHEET_NUMBER},      {"primary", "PRIMARY", SHEET_NUMBER},
+    {"members", "MEMBERS", SHEET_NUMBERS}, {"served", "SERVED", SHEET_BOOL},
+};
+
+static void add_partitions(void *arg, const void *reply)
+{
+    const struct mdc_partition_list_reply *r = reply;
+    struct sheet *s = arg;
+    for (uint32_t i = 0; i < r->count; i++) {
+        const struct mdc_partition_info *p = &r->items[i];
+        sheet_add_number(s, p->pool);
+        sheet_add_number(s, p->index);
+        sheet_add_number(s, p->epoch);
+        sheet_add_number(s, p->primary);
+        sheet_add_numbers(s, p->members, p->member_count);
+        sheet_add_bool(s, p->served);
+    }
+}
+
+enum ctl_exit ctl_partition_list(struct ctl *ctl, char *const *args)
+{
+    static struct mdc_partition_list_reply reply;
+    struct sheet s;
+    (void)args;
+    sheet_init(&s, list_columns, ARRAY_LEN(list_columns));
+    return ctl_list(ctl, &s,
+                    &(struct ctl_pages){.method = MDC_METHOD_PARTITION_LIST,
+                                        .filter = ctl->options->pool,
+                                        .what = "list the partitions",
+                                        .reply = &reply,
+                                        .next_offset = offsetof(struct mdc_partition_list_reply, next),
+                                        .add = add_partitions,
+                                        .arg = &s});
+}
+
+/* ---- partition locate ---- */
+
+static const struct sheet_column locate_columns[] = {
+    {"volume", "volume", SHEET_TEXT},
+    {"offset", "offset", SHEET_NUMBER},
+    {"stripe", "stripe", SHEET_NUMBER},
+    {"stripe_bytes", "stripe size", SHEET_BYTES},
+    {"pool", "pool", SHEET_TEXT},
+    {"partition", "partition", SHEET_NUMBER},
+    {"epoch", "epoch", SHEET_NUMBER},
+    {"members", "members", SHEET_NUMBERS},
+    {"primary", "primary module", SHEET_NUMBER},
+    {"primary_address", "its address", SHEET_TEXT},
+    {"primary_state", "its state", SHEET_TEXT},
+    {"table_term", NULL, SHEET_NUMBER},
+    {"table_version", "table version", SHEET_NUMBER},
+};
+
+static void add_place(struct sheet *s, const struct table *t, const struct table_pool *pool,
+                      const struct table_volume *v, uint64_t offset)
+{
+    const struct table_partition *p;
+    const struct table_module *m = table_route(t, v, offset, &p);
+    uint32_t members[TABLE_MEMBERS_MAX];
+    size_t count = 0;
+    char addr[64];
+    for (size_t i = 0; p != NULL && i < TABLE_MEMBERS_MAX; i++)
+        if (p->members[i] != 0)
+            members[count++] = TABLE_MEMBER_ID(p->members[i]);
+    sheet_add_number(s, pool->stripe_bytes != 0 ? offset / pool->stripe_bytes : 0);
+    sheet_add_number(s, pool->stripe_bytes);
+    sheet_add_text(s, pool->name);
+    sheet_add_number(s, p != NULL ? p->index : 0);
+    sheet_add_number(s, p != NULL ? p->epoch : 0);
+    sheet_add_numbers(s, members, count);
+    sheet_add_number(s, m != NULL ? m->id : 0);
+    sheet_add_text(s, m != NULL ? ctl_addr_format(m->addr, addr) : "");
+    sheet_add_text(s, m != NULL ? ctl_module_state_name(m->state) : "no primary");
+    sheet_add_number(s, table_head(t)->term);
+    sheet_add_number(s, table_head(t)->version);
+}
+
+static enum ctl_exit locate(struct ctl *ctl, const struct mdc_volume_info *info, uint64_t offset)
+{
+    struct sheet s;
+    const struct table *t = ctl_table(ctl);
+    if (t == NULL)
+        return CTL_UNREACHABLE;
+    const struct table_volume *v = table_volume_by_id(t, &info->id);
+    const struct table_pool *pool = v != NULL ? table_pool_by_id(t, v->pool) : NULL;
+    if (pool == NULL) {
+        ctl_say(ctl, "cannot locate in volume \"%s\": it is not in the partition table (yet, or any more)",
+                info->name);
+        return CTL_FAILED;
+    }
+    if (offset >= v->size_bytes) {
+        ctl_say(ctl,
+                "cannot locate in volume \"%s\": offset %" PRIu64 " is beyond its size, %" PRIu64 " bytes",
+                info->name, offset, v->size_bytes);
+        return CTL_FAILED;
+    }
+    sheet_init(&s, locate_columns, ARRAY_LEN(locate_columns));
+    sheet_add_text(&s, info->name);
+    sheet_add_number(&s, offset);
+    add_place(&s, t, pool, v, offset);
+    return ctl_print_record(ctl, &s);
+}
+
+enum ctl_exit ctl_partition_locate(struct ctl *ctl, char *const *args)
+{
+    struct mdc_name_request rq;
+    static struct mdc_volume_reply reply;
+    uint64_t offset;
+    if (!ctl_name(ctl, rq.name, args[0]))
+        return CTL_USAGE;
+    if (config_parse_size(args[1], &offset) != 0) {
+        ctl_say(ctl, "\"%s\" is not an offset: bytes, or a size such as 4k, 1M, 2T", args[1]);
+        return CTL_USAGE;
+    }
+    enum ctl_exit rc = ctl_open(ctl, true);
+    if (rc == CTL_DONE)
+        rc = ctl_call(ctl, MDC_METHOD_VOLUME_GET, &rq, &reply, "find volume \"%s\"", rq.name);
+    return rc == CTL_DONE ? locate(ctl, &reply.volume, offset) : rc;
+}
