@@ -26,7 +26,7 @@ static void read_done(struct sio *sio, int rc)
     const struct store_op *op = r->op;
     for (uint32_t i = 0; i < op->unit_count && rc == 0; i++) {
         uint32_t u = op->first_unit + i;
-        if ((r->mask & (1u << u)) && crc32c(op_unit(op, i), UNIT_BYTES) != op->found_crcs[i]) {
+        if ((r->mask & (1u << u)) && crc32c(op_unit(op, i), UNIT_BYTES) != op->found_crcs[u]) {
             s->stats.bad_units++;
             rc = -EBADMSG;
         }
@@ -50,7 +50,7 @@ static void fill_memory(struct req *r, const struct disk_entry *e)
             memset(op_unit(op, i), 0, UNIT_BYTES);
             continue;
         }
-        op->found_crcs[i] = e->crc[u];
+        op->found_crcs[u] = e->crc[u];
         if (r->b->overlay_mask & bit)
             memcpy(op_unit(op, i), slab_at(&s->units, r->b->overlay[u]), UNIT_BYTES);
         else
