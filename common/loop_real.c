@@ -209,17 +209,24 @@ static unsigned run_round(struct loop_real *r)
     return loop->handled;
 }
 
+static bool has_polls(const struct loop *loop)
+{
+    list_for_each(n, &loop->pollers)
+    {
+        if (list_entry(n, struct loop_poller, link)->poll != NULL)
+            return true;
+    }
+    return false;
+}
+
 static bool must_ask_epoll(struct loop_real *r)
 {
     const struct loop *loop = &r->base;
     if (r->fd_count == 0)
         return false; /* posts and stops are seen without it */
-    list_for_each(n, &loop->pollers)
-    {
-        if (list_entry(n, struct loop_poller, link)->poll != NULL)
-            return ++r->rounds_without_epoll >= (loop->handled > 0 ? EPOLL_EVERY_BUSY : EPOLL_EVERY_IDLE);
-    }
-    return true;
+    if (!has_polls(loop))
+        return true;
+    return ++r->rounds_without_epoll >= (loop->handled > 0 ? EPOLL_EVERY_BUSY : EPOLL_EVERY_IDLE);
 }
 
 static bool work_queued(const struct loop_real *r)
@@ -256,6 +263,12 @@ static uint64_t sleep_ns(struct loop_real *r, uint64_t max_wait_ns)
 static unsigned real_run_once(struct loop *loop, uint64_t max_wait_ns)
 {
     struct loop_real *r = real_of(loop);
+    /* Nothing to poll and no spinning: one look at epoll is enough, the one that may sleep. */
+    if (max_wait_ns != 0 && r->spin_ns == 0 && !has_polls(loop) && !work_queued(r) && arm_pollers(loop)) {
+        loop->stats.sleeps++;
+        collect(r, sleep_ns(r, max_wait_ns));
+        return run_round(r);
+    }
     if (must_ask_epoll(r))
         collect(r, 0);
     unsigned handled = run_round(r);
