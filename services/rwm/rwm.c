@@ -126,7 +126,8 @@ static void shutdown_tell(struct loop_task *task)
     struct rwm *m = container_of(task, struct rwm, shutdown_task);
     void (*done)(void *, int) = m->shutdown_done;
     m->shutdown_done = NULL;
-    done(m->shutdown_arg, m->shutdown_rc); /* the last thing: it may destroy the module */
+    if (done)                                  /* the device may fail while the store closes: told once */
+        done(m->shutdown_arg, m->shutdown_rc); /* the last thing: it may destroy the module */
 }
 
 static void closed(void *arg, int rc)

@@ -226,7 +226,7 @@ static int phase_one(struct rwm *m, const struct table *t, struct rwm_record_op 
     const struct table_volume *v = table_record(t, TABLE_VOLUME, a->index);
     if (!v || uuid_is_zero(&v->id) || v->pool != m->pool_id || m->pool_id == 0)
         return 0;
-    return rwm_volume_stage(m, v, op, set);
+    return rwm_volume_stage(m, t, v, op, set);
 }
 
 /* Makes records durable, as many as there is room for. True: all are submitted. */

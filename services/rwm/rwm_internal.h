@@ -150,7 +150,7 @@ struct rwm_volume { /* of the store's volume record of the same index; the field
 /* What this file keeps in the reserved bytes of a volume record. */
 struct rwm_volume_extra {
     uint64_t cleaned_generation; /* little-endian: resized_generation whose cut range has been removed */
-    uint8_t kept; /* a table that was older than the record lacked it: never removed on that ground */
+    uint64_t table_term;         /* of the table that table_version is a version of */
 };
 enum rwm_state {
     RWM_OPENING,  /* store_open: opened or failed */
@@ -374,7 +374,8 @@ int rwm_turns_forget(struct rwm *m, const struct uuid *volume);
 int rwm_volumes_load(struct rwm *m);
 struct rwm_volume *rwm_volume_find(const struct rwm *m, const struct uuid *id);
 /* Makes the table's record v durable when it is newer. 0, -EAGAIN, or of the store. *set: an op was used. */
-int rwm_volume_stage(struct rwm *m, const struct table_volume *v, struct rwm_record_op *op, bool *set);
+int rwm_volume_stage(struct rwm *m, const struct table *t, const struct table_volume *v,
+                     struct rwm_record_op *op, bool *set);
 /* Looks whether the volume of record index is gone from the table. As above. */
 int rwm_volume_stage_gone(struct rwm *m, const struct table *t, uint32_t index, struct rwm_record_op *op,
                           bool *set);

@@ -1,10 +1,13 @@
 /*
  * rwm_volume.c: the module's durable copy of the volume records, and what of it is in force.
  *
- * A record only moves forward: never to a lower generation, never from DELETING back, whatever a table says.
- * A volume that has vanished from a table was deleted, if that table is newer than the record. A table that
- * is older than the record and lacks the volume comes from a metadata controller that was set back: the
- * record is marked and never removed for that.
+ * A record only moves forward: never to a lower generation, never to a smaller size in one generation, never
+ * from DELETING back, whatever a table says.
+ *
+ * A volume that is gone from a later version of the table that its record came from was deleted. One that is
+ * gone from a table of another term is kept: a controller lets no volume go before its modules have accepted
+ * DELETING, so this one has lost its memory (its store was put back from an old copy), and what it does not
+ * know is not to be destroyed for that.
  */
 #include "services/rwm/rwm_internal.h"
 
@@ -26,13 +29,10 @@ static struct rwm_volume_extra extra_get(const struct store_volume_record *rec)
     return extra;
 }
 
-static void extra_set(struct store_volume_record *rec, uint64_t cleaned, bool kept)
+static void extra_set(struct store_volume_record *rec, const struct rwm_volume_extra *extra)
 {
-    struct rwm_volume_extra extra;
-    memset(&extra, 0, sizeof(extra));
-    extra.cleaned_generation = cleaned;
-    extra.kept = kept ? 1 : 0;
-    memcpy(rec->reserved, &extra, sizeof(extra));
+    memset(rec->reserved, 0, sizeof(rec->reserved));
+    memcpy(rec->reserved, extra, sizeof(*extra));
 }
 
 static struct list *volume_bucket(const struct rwm *m, const struct uuid *id)
@@ -130,35 +130,41 @@ static void volume_complain(struct rwm *m, struct rwm_volume *v, const char *wha
 static bool volume_newer(struct rwm *m, struct rwm_volume *mine, const struct store_volume_record *rec,
                          const struct table_volume *v)
 {
+    bool moved = rec->pool != v->pool || rec->layer != v->layer || rec->parent_layer != v->parent_layer ||
+                 rec->family != v->family;
     bool same = rec->generation == v->generation && rec->size_bytes == v->size_bytes &&
-                rec->state == v->state && rec->resized_generation == v->resized_generation &&
-                rec->pool == v->pool && rec->layer == v->layer && rec->parent_layer == v->parent_layer &&
-                rec->family == v->family;
+                rec->state == v->state && rec->resized_generation == v->resized_generation && !moved;
     if (same)
         return false;
     if (rec->state == TABLE_VOLUME_DELETING && v->state != TABLE_VOLUME_DELETING) {
         volume_complain(m, mine, "refused=undelete");
         return false;
     }
-    if (v->generation < rec->generation ||
-        (v->generation == rec->generation && v->record_version < rec->table_version)) {
+    if (v->generation < rec->generation) {
         volume_complain(m, mine, "refused=lower-generation");
+        return false;
+    }
+    if (v->generation == rec->generation && (v->size_bytes < rec->size_bytes || moved)) {
+        volume_complain(m, mine, "refused=changed-in-one-generation");
         return false;
     }
     return true;
 }
 
-int rwm_volume_stage(struct rwm *m, const struct table_volume *v, struct rwm_record_op *op, bool *set)
+int rwm_volume_stage(struct rwm *m, const struct table *t, const struct table_volume *v,
+                     struct rwm_record_op *op, bool *set)
 {
     struct rwm_volume *mine = rwm_volume_find(m, &v->id);
     uint32_t index = mine ? volume_index(m, mine) : volume_free_index(m);
-    uint64_t cleaned = v->resized_generation; /* new here: there is nothing to cut */
+    struct rwm_volume_extra extra = {.cleaned_generation =
+                                         v->resized_generation, /* new here: nothing to cut */
+                                     .table_term = table_head(t)->term};
     *set = false;
     if (mine) {
         const struct store_volume_record *old = record_at(m, index);
         if (!volume_newer(m, mine, old, v))
             return 0;
-        cleaned = extra_get(old).cleaned_generation;
+        extra.cleaned_generation = extra_get(old).cleaned_generation;
     } else if (v->state == TABLE_VOLUME_DELETING) {
         return 0; /* never was here, or all of it has been removed */
     } else if (index == m->volume_capacity) {
@@ -180,7 +186,7 @@ int rwm_volume_stage(struct rwm *m, const struct table_volume *v, struct rwm_rec
     rec.table_version = v->record_version;
     rec.pool = v->pool;
     rec.state = v->state;
-    extra_set(&rec, cleaned, false);
+    extra_set(&rec, &extra);
     if (!mine)
         volume_enter(m, index, &v->id);
     int rc = volume_set(m, index, &rec, op, set);
@@ -199,15 +205,14 @@ int rwm_volume_stage_gone(struct rwm *m, const struct table *t, uint32_t index, 
     if (uuid_is_zero(&v->id) || table_volume_by_id(t, &v->id) != NULL)
         return 0;
     struct store_volume_record rec = *record_at(m, index);
-    struct rwm_volume_extra extra = extra_get(&rec);
-    if (rec.state == TABLE_VOLUME_DELETING || extra.kept)
+    const struct table_header *h = table_head(t);
+    if (rec.state == TABLE_VOLUME_DELETING)
         return 0;
-    if (table_head(t)->version <= rec.table_version) {
-        volume_complain(m, v, "missing=volume its data is kept");
-        extra_set(&rec, extra.cleaned_generation, true);
-    } else {
-        rec.state = TABLE_VOLUME_DELETING;
+    if (h->term != extra_get(&rec).table_term || h->version <= rec.table_version) {
+        volume_complain(m, v, "missing=volume (its data is kept)");
+        return 0;
     }
+    rec.state = TABLE_VOLUME_DELETING;
     return volume_set(m, index, &rec, op, set);
 }
 
@@ -246,7 +251,9 @@ int rwm_volume_removed(struct rwm *m, struct rwm_volume *v)
     uint32_t index = volume_index(m, v);
     struct store_volume_record rec = *record_at(m, index);
     if (v->state != TABLE_VOLUME_DELETING) {
-        extra_set(&rec, v->resized_generation, extra_get(&rec).kept != 0);
+        struct rwm_volume_extra extra = extra_get(&rec);
+        extra.cleaned_generation = v->resized_generation;
+        extra_set(&rec, &extra);
         return store_record_set(m->store, NULL, STORE_VOLUME, index, &rec);
     }
     int rc = rwm_turns_forget(m, &v->id);

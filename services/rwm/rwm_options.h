@@ -1,0 +1,45 @@
+/* rwm_options.h: the options that the programs with modules share, and what is made of them. */
+#ifndef CISTERN_SERVICES_RWM_OPTIONS_H
+#define CISTERN_SERVICES_RWM_OPTIONS_H
+
+#include "common/config.h"
+#include "services/rwm/rwm.h"
+
+struct rwm_options {
+    char *listen, *mdc, *secret_file, *host, *rack, *name, *cluster;
+    bool format;
+    uint64_t buffer_bytes, cache_bytes, requests;
+};
+/* clang-format off */
+#define RWM_OPTIONS(type, f)                                                                                      \
+    {"listen", CONFIG_STRING, offsetof(type, f.listen), "tcp:127.0.0.1:0", 0, 0, false, "ADDR",                   \
+     "address for the data path, tcp:IP:PORT, as others reach it; port 0 picks one"},                             \
+    {"mdc", CONFIG_STRING, offsetof(type, f.mdc), NULL, 0, 0, true, "ADDR,...", "metadata controllers"},          \
+    {"secret-file", CONFIG_STRING, offsetof(type, f.secret_file), NULL, 0, 0, true, "FILE",                       \
+     "file with the cluster's secret, at least 16 bytes"},                                                        \
+    {"cluster", CONFIG_STRING, offsetof(type, f.cluster), NULL, 0, 0, false, "ID",                                \
+     "cluster id (32 hex digits); learnt from the metadata controller when not given"},                           \
+    {"host", CONFIG_STRING, offsetof(type, f.host), NULL, 0, 0, false, "NAME",                                    \
+     "name of this host: the failure domain (default: the system's host name)"},                                  \
+    {"rack", CONFIG_STRING, offsetof(type, f.rack), NULL, 0, 0, false, "NAME", "name of the rack it stands in"},  \
+    {"name", CONFIG_STRING, offsetof(type, f.name), NULL, 0, 0, false, "NAME", "name of the service"},            \
+    {"format", CONFIG_BOOL, offsetof(type, f.format), "true", 0, 0, false, "BOOL",                                \
+     "make a store on a medium that is blank; anything else on it is never written over"},                        \
+    {"buffer-memory", CONFIG_SIZE, offsetof(type, f.buffer_bytes), "64M", 8 * MIB, 64 * GIB, false, "BYTES",      \
+     "payloads in memory, per module; over it requests wait"},                                                    \
+    {"cache-memory", CONFIG_SIZE, offsetof(type, f.cache_bytes), "64M", MIB, 64 * GIB, false, "BYTES",            \
+     "cache of the store's metadata, per module"},                                                                \
+    {"requests", CONFIG_UINT, offsetof(type, f.requests), "512", 8, 65536, false, "N",                            \
+     "requests worked on at once, per module"}
+/* clang-format on */
+
+/* Fills names, addresses and limits of config; fallback: the service's name when there is none. 0, or -errno
+ * after a clear log line. */
+int rwm_options_config(struct env *env, const struct rwm_options *o, const char *fallback,
+                       struct rwm_config *config);
+/* The tcp fabric of the process, as env->fabric. 0, or -errno after a clear log line. */
+int rwm_options_fabric(struct env *env, const struct rwm_options *o);
+/* 0, or -errno after a clear log line. */
+int rwm_options_host(struct env *env, const struct rwm_options *o, struct rwm_host **out);
+
+#endif
