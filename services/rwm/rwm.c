@@ -33,7 +33,7 @@ void rwm_fail(struct rwm *m, int rc, const char *fmt, ...)
     va_end(args);
     m->state = RWM_FAILED;
     m->fail_rc = rc;
-    log_error(m->env, "the module stops", "module=%u rc=%d why=\"%s\"", m->id, rc, m->fail_text);
+    log_debug(m->env, "the module stops", "module=%u rc=%d why=\"%s\"", m->id, rc, m->fail_text);
     loop_defer(m->env->loop, &m->fail_task);
 }
 
