@@ -1,6 +1,7 @@
 /*
  * driver.c: runs a fuzz target without a fuzzer, on inputs from fixed seeds, whole and damaged; or on files
- * named on the command line (a finding of libFuzzer, say).
+ * named on the command line (a finding of libFuzzer, say). --seeds DIR
+ * writes 200 well-formed inputs there, for libFuzzer to start from.
  */
 #include "tests/fuzz/fuzz.h"
 
@@ -57,12 +58,32 @@ static int feed_file(const char *path, uint8_t *data)
     return 0;
 }
 
+static int write_seeds(const char *dir, uint8_t *data)
+{
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        char path[4096];
+        snprintf(path, sizeof(path), "%s/seed%lu", dir, (unsigned long)seed);
+        const size_t size = fuzz_seed(seed, data, INPUT_MAX);
+        FILE *f = fopen(path, "wb");
+        if (f == NULL || fwrite(data, 1, size, f) != size || fclose(f) != 0) {
+            perror(path);
+            return 1;
+        }
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     int rc = 0;
     uint8_t *data = malloc(INPUT_MAX);
     if (data == NULL)
         return 1;
+    if (argc == 3 && strcmp(argv[1], "--seeds") == 0) {
+        rc = write_seeds(argv[2], data);
+        free(data);
+        return rc;
+    }
     for (int i = 1; i < argc; i++)
         rc |= feed_file(argv[i], data);
     for (uint64_t seed = 1; seed <= ROUNDS && argc == 1; seed++) {

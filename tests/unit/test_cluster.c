@@ -209,6 +209,27 @@ static void torn_records_are_read_again(void **state)
     assert_true(counters(&bed).crc_retries > 20);
 }
 
+/* Several at once, in reads that are in flight together, for longer than all tries. */
+static void torn_in_many_places(void **state)
+{
+    (void)state;
+    begin(1000);
+    uint8_t *torn[] = {record_bytes(TABLE_PARTITION, 3), record_bytes(TABLE_PARTITION, 1030),
+                       record_bytes(TABLE_VOLUME, 9)};
+    for (unsigned round = 0; round < 20; round++) {
+        publish(&bed.fake[0], 600);
+        for (unsigned i = 0; i < ARRAY_LEN(torn); i++)
+            torn[i][8] ^= 1;
+        const uint64_t version = bed.last_version;
+        cluster_refresh(bed.c);
+        run_for(&bed, 400 * NS_PER_MS);
+        assert_int_equal(bed.last_version, version);
+        for (unsigned i = 0; i < ARRAY_LEN(torn); i++)
+            torn[i][8] ^= 1;
+        assert_true(settles(&bed, &bed.fake[0]));
+    }
+}
+
 /* In the middle of a run that is read as one: only that record is read again, and each lands in its own
  * place. */
 static void torn_in_the_middle_of_a_run(void **state)
@@ -617,6 +638,25 @@ static void waits(void **state)
     assert_int_equal(gone.at_ns, 0);
 }
 
+/* A refresh that had begun before the wait does not end it: it may have read the header already. */
+static void a_wait_in_the_middle_of_a_refresh(void **state)
+{
+    (void)state;
+    bed.config.refresh_ns = 1000 * NS_PER_S;
+    begin(10);
+    for (unsigned steps = 0; steps < 30; steps++) {
+        struct waited any;
+        cluster_refresh(bed.c);
+        for (unsigned i = 0; i < steps; i++)
+            sim_world_step(bed.world);
+        publish(&bed.fake[0], 1);
+        wait_for(&any, 0, 0);
+        while (any.at_ns == 0)
+            assert_true(sim_world_step(bed.world));
+        assert_true(same_table(&bed, &bed.fake[0]));
+    }
+}
+
 /* ---- at each step ---- */
 
 /* All that there is to do, from the first connect to a ring read and a whole read and calls, in steps of the
@@ -774,6 +814,7 @@ int main(void)
         T(asked_for_while_under_way),
         T(a_busy_publisher),
         T(torn_records_are_read_again),
+        T(torn_in_many_places),
         T(torn_in_the_middle_of_a_run),
         T(an_old_record_is_not_taken_for_new),
         T(a_ring_that_lies_costs_a_whole_read),
@@ -793,6 +834,7 @@ int main(void)
         T(cancelled_calls),
         T(a_request_that_does_not_fit),
         T(waits),
+        T(a_wait_in_the_middle_of_a_refresh),
         T(bad_arguments),
         cmocka_unit_test(over_tcp),
         cmocka_unit_test(at_each_step_the_network_breaks),
