@@ -74,6 +74,7 @@ int volume_core_create(struct env *env, const struct volume_core_config *config,
         core->config.parts_max = PARTS_MIN;
     core->volume_parts_max = core->config.parts_max / 4;
     core->log.interval_ns = NS_PER_S;
+    core->hello_sequence = loop_now_ns(env->loop); /* above those of an earlier core of this instance */
     list_init(&core->volumes);
     list_init(&core->links);
     list_init(&core->hungry);
