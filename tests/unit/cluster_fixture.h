@@ -387,4 +387,46 @@ static inline void try_call(struct bed *b, struct tried *t, const char *name, ui
     memset(&t->request, 0xff, sizeof(t->request)); /* it was read */
 }
 
+/* ---- the one bed of a test program ---- */
+static struct bed bed;
+static struct rng rng;
+
+static inline int setup(void **state)
+{
+    (void)state;
+    rng_seed(&rng, 5);
+    bed_init(&bed, 11, 1);
+    return 0;
+}
+static inline int setup_two(void **state)
+{
+    (void)state;
+    rng_seed(&rng, 5);
+    bed_init(&bed, 12, 2);
+    return 0;
+}
+static inline int teardown(void **state)
+{
+    (void)state;
+    bed_free(&bed);
+    return 0;
+}
+
+static inline void publish(struct fake *m, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        fake_publish(m, &rng);
+}
+
+static inline void begin(unsigned changes)
+{
+    fake_start(&bed, 0, 3);
+    publish(&bed.fake[0], changes);
+    bed_cluster(&bed);
+    assert_true(settles(&bed, &bed.fake[0]));
+}
+
+#define T(f)  cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T2(f) cmocka_unit_test_setup_teardown(f, setup_two, teardown)
+
 #endif
