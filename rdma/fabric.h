@@ -16,7 +16,8 @@
  * access right kills the connection. Only a READ of at most 8 naturally aligned bytes is atomic against the
  * target's CPU.
  *  - Credits: a connection has as many messages in flight as the peer lent; over it posts are queued, in
- * order.
+ * order. tcp counts none: the full socket holds the sender back (a credit that is returned behind a payload
+ * nobody fetches yet would be out of reach). FETCH and READ never wait behind messages.
  *
  * Security: connect carries 56 bytes of private data each way (struct fabric_hello); the first message
  * exchange is a mutual HMAC-SHA256 of the cluster's secret over both hellos. Until it is done there is no
@@ -187,8 +188,8 @@ struct fabric_op {
     uint64_t id;
     uint32_t progress, state;
 };
-/* 0: done will run once, later. -ENOTCONN when the connection is down, -EINVAL for lengths out of range: done
- * never runs. */
+/* 0: done will run once, later. -ENOTCONN when the connection is down, -EINVAL for lengths out of range or a
+ * source that is not there to be fetched, -ENOMEM: done never runs. */
 int fabric_post(struct fabric_conn *conn, struct fabric_op *op);
 /* Ends the exposure of a posted SEND: done runs (later) once the fabric and the peer no longer use its
  * memory. Once per op. */
@@ -255,7 +256,10 @@ bool fabric_conn_is_up(const struct fabric_conn *conn);
 /* ---- endpoints ---- */
 /* env->loop and env->rng are used; env->fabric is not. */
 int fabric_create_tcp(struct env *env, const struct fabric_config *config, struct fabric **out);
-/* Legal at any time: frees everything, runs no callbacks; ops, registered memory and conns of it are gone. */
+/* Legal at any time but in a callback of it: frees everything, runs no callbacks; ops, registered memory and
+ * conns of it are gone. The memory of ops that are still pending is valid until this returns: their owners
+ * are destroyed afterwards, or have closed or abandoned their connections before. Needs the loop (also a
+ * killed one). */
 void fabric_destroy(struct fabric *f);
 const struct fabric_config *fabric_config_get(const struct fabric *f);
 /* Learnt cluster id (config.cluster, or the first peer's when that was zero). */

@@ -18,6 +18,8 @@
 
 struct sim_net;
 
+/* To kill a process: sim_loop_kill, destroy its services, then fabric_destroy: that is when its kernel tells
+ * the peers. */
 struct sim_net_options {
     uint64_t latency_min_ns, latency_max_ns; /* of one packet, one way; uniform */
     uint64_t spike_ns;                       /* at most so much more ... */

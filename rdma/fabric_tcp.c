@@ -68,9 +68,9 @@ static void set_int(int fd, int level, int name, uint64_t value)
 
 static void socket_tune(const struct fabric *f, int fd)
 {
-    uint64_t timeout_ms = f->config.probe_timeout_ns / NS_PER_MS;
+    /* No TCP_USER_TIMEOUT: it also ends connections whose peer is well but takes nothing for a while (a
+     * payload that waits for a buffer). Silence is what counts here. */
     set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, timeout_ms);
     set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, f->config.probe_interval_ns / NS_PER_S);
     set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, f->config.probe_interval_ns / NS_PER_S);

@@ -335,6 +335,8 @@ int rpc_notify(struct rpc_peer *peer, uint16_t method, const void *body, uint32_
         return -EINVAL;
     if (!rpc_peer_is_up(peer))
         return -ENOTCONN;
+    if (peer->msg_count >= RPC_MSGS_MAX / 2)
+        return -EAGAIN;
     struct rpc_msg *msg = rpc_msg_get(peer, (uint32_t)sizeof(struct rpc_header) + body_len);
     if (!msg)
         return -ENOMEM;

@@ -5,6 +5,10 @@
  * for control. A request may expose a source (its payload, e.g. data to write) and a sink (where the reply's
  * payload goes, e.g. data read). One table per protocol (common/wire/<protocol>.def) gives number, name and
  * handler; numbers are never reused.
+ *
+ * A provider that streams holds back all messages behind a request's payload until the payload is fetched or
+ * the request is answered. So where both ends call each other, each uses a connection of its own for its
+ * requests: then no reply ever waits behind a request of the other side.
  */
 #ifndef CISTERN_RDMA_RPC_H
 #define CISTERN_RDMA_RPC_H
@@ -155,7 +159,8 @@ struct rpc_call {
  * carries RPC_WINDOW calls at once; more wait here.
  */
 int rpc_call_start(struct rpc_peer *peer, struct rpc_call *call);
-/* One way, no reply; copied. 0 or -errno. */
+/* One way, no reply; copied. 0, -EINVAL, -ENOTCONN, -ENOMEM, or -EAGAIN: very many messages wait to be taken
+ * by the peer. */
 int rpc_notify(struct rpc_peer *peer, uint16_t method, const void *body, uint32_t body_len);
 
 #endif

@@ -14,6 +14,9 @@
 #define RPC_SMALL_BYTES 512u /* most messages */
 #define RPC_SMALL_KEPT  64u  /* free buffers that a peer keeps */
 #define RPC_LARGE_KEPT  4u
+/* Messages that wait to be taken by the peer. Replies to a whole window and as much again for notifies and
+ * what is done but not told; a peer that sends and never reads is cut off. */
+#define RPC_MSGS_MAX (4u * RPC_WINDOW)
 
 /* A message on its way out, or the copy of a body. */
 struct rpc_msg {

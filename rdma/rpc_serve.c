@@ -137,7 +137,8 @@ void rpc_serve_request(struct rpc_peer *peer, const struct rpc_header *h, const 
                        const struct fabric_msg *m)
 {
     struct rpc_server *s = peer->server;
-    struct rpc_request *req = peer->unanswered < RPC_WINDOW ? request_create(peer) : NULL;
+    bool allowed = peer->unanswered < RPC_WINDOW && peer->msg_count < RPC_MSGS_MAX;
+    struct rpc_request *req = allowed ? request_create(peer) : NULL;
     if (!req) {
         rpc_peer_kill(peer, FABRIC_DOWN_PROTOCOL);
         return;
