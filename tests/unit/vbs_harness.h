@@ -176,7 +176,7 @@ static inline void fake_request(struct fake_module *m, struct rpc_request *rpc, 
     struct fake_step step = {FAKE_SERVE, 0};
     memcpy(&b, body, sizeof b);
     m->requests++;
-    m->last_turn = b.turn;
+    m->last_turn = b.turn != 0 ? b.turn : m->last_turn;
     m->last_generation = b.generation;
     if (m->script_at < m->script_len)
         step = m->script[m->script_at++];
