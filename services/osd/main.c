@@ -1,5 +1,5 @@
-/* main.c: cistern-osd: one disk or file of a server node as a module. When the disk fails the process stays up and tries to
- * open it again. */
+/* main.c: cistern-osd: one disk or file of a server node as a module. When the disk fails the process stays
+ * up and tries to open it again. */
 #include "common/log.h"
 #include "common/rng.h"
 #include "common/service_main.h"
@@ -85,7 +85,8 @@ static void media_open(void *user, struct rwm_runner *r)
     if (rc == 0 && o->journal && o->journal[0]) {
         rc = open_journal(p, &journal);
         if (rc) {
-            snprintf(p->error, sizeof(p->error), "cannot open the journal medium %s: %s", o->journal, strerror(-rc));
+            snprintf(p->error, sizeof(p->error), "cannot open the journal medium %s: %s", o->journal,
+                     strerror(-rc));
             device_destroy(data);
         }
     }
@@ -115,7 +116,8 @@ static void serving(void *user)
 
 static int take_media(struct process *p, struct rwm_runner_config *config)
 {
-    static const char *const names[] = {[TABLE_MEDIA_SSD] = "ssd", [TABLE_MEDIA_HDD] = "hdd", [TABLE_MEDIA_PMEM] = "pmem"};
+    static const char *const names[] = {
+        [TABLE_MEDIA_SSD] = "ssd", [TABLE_MEDIA_HDD] = "hdd", [TABLE_MEDIA_PMEM] = "pmem"};
     const char *text = p->options->media;
     config->media_auto = strcmp(text, "auto") == 0;
     for (unsigned i = TABLE_MEDIA_SSD; i < ARRAY_LEN(names); i++)
@@ -123,17 +125,16 @@ static int take_media(struct process *p, struct rwm_runner_config *config)
             config->rwm.media = (enum table_media)i;
     if (config->media_auto || config->rwm.media)
         return 0;
-    log_error(&p->env, "cannot start: the kind of media is not one of ssd, hdd, pmem, auto", "media=%s", text);
+    log_error(&p->env, "cannot start: the kind of media is not one of ssd, hdd, pmem, auto", "media=%s",
+              text);
     return -EINVAL;
 }
 
 static int start(struct process *p)
 {
     const struct options *o = p->options;
-    struct rwm_runner_config config = {.rwm = {.kind = TABLE_MODULE_OSD},
-                                       .format = o->rwm.format,
-                                       .label = o->data,
-                                       .serving = serving};
+    struct rwm_runner_config config = {
+        .rwm = {.kind = TABLE_MODULE_OSD}, .format = o->rwm.format, .label = o->data, .serving = serving};
     if (o->create && o->data_size == 0) {
         struct stat st;
         if (stat(o->data, &st)) {
@@ -190,8 +191,10 @@ static int run(const struct options *o)
     rng_init_system(&p.rng);
     if (trace_create(4096, &p.trace) == 0)
         trace_set_current(p.trace);
-    p.env = (struct env){
-        .loop = p.loop, .rng = &p.rng, .trace = p.trace, .name = o->rwm.name && o->rwm.name[0] ? o->rwm.name : "osd"};
+    p.env = (struct env){.loop = p.loop,
+                         .rng = &p.rng,
+                         .trace = p.trace,
+                         .name = o->rwm.name && o->rwm.name[0] ? o->rwm.name : "osd"};
     rc = service_main_start(&p.sm, p.loop, &o->service);
     if (rc == 0)
         rc = start(&p);
