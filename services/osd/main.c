@@ -12,9 +12,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* How long a successor waits for a killed process's last requests to end. */
-#define LOCK_WAIT_NS (3 * NS_PER_S)
-
 struct options {
     struct service_options service;
     struct rwm_options rwm;
@@ -65,7 +62,7 @@ static int open_journal(struct process *p, struct device **out)
     struct stat st;
     if (stat(o->journal, &st) == 0 && S_ISBLK(st.st_mode)) {
         open.create = false;
-        return device_open_file_wait(&p->env, o->journal, &open, LOCK_WAIT_NS, out);
+        return device_open_file(&p->env, o->journal, &open, out);
     }
     return device_open_pmem(&p->env, o->journal, &open, out);
 }
@@ -76,7 +73,7 @@ static void media_open(void *user, struct rwm_runner *r)
     const struct options *o = p->options;
     struct device *data = NULL, *journal = NULL;
     struct device_open_options open = {.create = o->create, .create_size = o->create ? o->data_size : 0};
-    int rc = device_open_file_wait(&p->env, o->data, &open, LOCK_WAIT_NS, &data);
+    int rc = device_open_file(&p->env, o->data, &open, &data);
     if (rc)
         snprintf(p->error, sizeof(p->error), "cannot open the data medium %s: %s%s", o->data, strerror(-rc),
                  rc == -EBUSY    ? "; another process has it"

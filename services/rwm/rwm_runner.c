@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RETRY_MIN_NS NS_PER_S
+/* A killed process holds a device's lock until the kernel has ended its last requests: that is soon. */
+#define RETRY_MIN_NS (100 * NS_PER_MS)
 #define RETRY_MAX_NS (30 * NS_PER_S)
 
 enum runner_state {

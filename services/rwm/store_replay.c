@@ -155,12 +155,19 @@ static int chain_next(struct store *s)
     uint64_t lap = r->pos % j->bytes ? r->pos - r->pos % j->bytes + j->bytes : r->pos;
     for (unsigned i = 0; i < 2; i++) {
         uint64_t pos = i ? lap : r->pos;
+        /* The two places may not fit one window: what was seen at the first is not read again. */
+        if (i == 0 && r->absent_pos == r->pos && r->absent_seq == r->seq)
+            continue;
         int rc = batch_at(s, pos % j->bytes);
         if (rc < 0)
             return rc;
         const struct disk_batch *h = &r->found.head;
         if (rc && h->pos == pos && h->seq == r->seq && (r->any_crc || h->prev_crc == r->crc))
             return 1;
+        if (i == 0) {
+            r->absent_pos = r->pos;
+            r->absent_seq = r->seq;
+        }
     }
     return 0;
 }

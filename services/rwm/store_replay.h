@@ -42,7 +42,8 @@ struct replay {
     /* walking */
     uint64_t pos, seq, mark, seen_seq, suspect_below;
     uint32_t crc;
-    bool any_crc; /* behind a gap: the CRC of the batch before is not known */
+    bool any_crc;                    /* behind a gap: the CRC of the batch before is not known */
+    uint64_t absent_pos, absent_seq; /* this batch is not at this position */
     struct segment segments[SEGMENTS_MAX];
     uint32_t segment_count;
     struct recent recent[RECENT_BATCHES];
