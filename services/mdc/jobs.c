@@ -48,12 +48,14 @@ static void log_job(struct mdc *m, const struct mdc_job *job)
         rpc_request_alive(job->req) ? rpc_peer_user(rpc_request_peer(job->req)) : NULL;
     const char *name = session != NULL ? session->name : "-";
     const char *host = session != NULL ? session->host : "-";
-    if (job->status != STATUS_OK)
-        log_warn(m->env, "request refused", "method=%s host=%s name=%s status=%s why='%s'", job->method->name,
-                 host, name, status_name(job->status), job->error.text);
-    else
+    if (job->status != STATUS_OK) {
+        enum log_level level = job->method->number == MDC_METHOD_MODULE_REGISTER ? LOG_WARN_ : LOG_INFO_;
+        log_write(m->env, level, "request refused", "method=%s host=%s name=%s status=%s why='%s'",
+                  job->method->name, host, name, status_name(job->status), job->error.text);
+    } else {
         log_info(m->env, "request done", "method=%s host=%s name=%s version=%lu", job->method->name, host,
                  name, (unsigned long)m->state->version);
+    }
 }
 
 void mdc_reply_status(struct rpc_request *req, uint32_t status, const char *text)

@@ -28,7 +28,7 @@ static const struct config_option option_table[] = {
     {"secret-file", CONFIG_STRING, AT(secret_file), NULL, 0, 0, true, "FILE", "file with the cluster's secret, at least 16 bytes"},
     {"cluster", CONFIG_STRING, AT(cluster), NULL, 0, 0, false, "ID", "cluster id (32 hex digits): checked against the store; a new store gets it, or a random one"},
     {"heartbeat", CONFIG_DURATION, AT(heartbeat_ns), "1s", 10 * NS_PER_MS, 60 * NS_PER_S, false, "TIME", "how often modules and gateways tell that they live; silent for 5 of them is down"},
-    {"confirm-timeout", CONFIG_DURATION, AT(confirm_timeout_ns), "10s", 10 * NS_PER_MS, 600 * NS_PER_S, false, "TIME", "how long a detach waits for the modules to confirm it"},
+    {"confirm-timeout", CONFIG_DURATION, AT(confirm_timeout_ns), "8s", 10 * NS_PER_MS, 600 * NS_PER_S, false, "TIME", "how long a detach waits for the modules to confirm it"},
     {"meta-size", CONFIG_SIZE, AT(meta_bytes), "1G", MIB, 64 * GIB, false, "BYTES", "most bytes of the metadata store's file"},
     {"max-pools", CONFIG_UINT, AT(max_pools), "64", 1, 4096, false, "N", "most pools"},
     {"max-modules", CONFIG_UINT, AT(max_modules), "1024", 1, 65536, false, "N", "most modules"},

@@ -113,7 +113,7 @@ int mdc_create(struct env *env, const struct mdc_config *config, struct mdc **ou
     if (m->config.heartbeat_ms == 0)
         m->config.heartbeat_ms = 1000;
     if (m->config.confirm_timeout_ns == 0)
-        m->config.confirm_timeout_ns = 10 * NS_PER_S;
+        m->config.confirm_timeout_ns = 8 * NS_PER_S; /* below what callers wait for */
     list_init(&m->queue);
     list_init(&m->batch);
     list_init(&m->waiting);

@@ -31,7 +31,7 @@ struct mdc_config {
     struct table_limits limits;  /* zero members: 64 pools, 1024 modules, 32768 partitions, 8192 volumes */
     uint32_t attachments;        /* most attachments; 0 = 65536 */
     uint32_t heartbeat_ms;       /* asked of modules and gateways; 0 = 1000; silent for 5 of them = DOWN */
-    uint64_t confirm_timeout_ns; /* how long a detach waits for the modules' confirmation; 0 = 10 s */
+    uint64_t confirm_timeout_ns; /* how long a detach waits for the modules' confirmation; 0 = 8 s */
     struct meta_store *meta;     /* the mdc's from a successful mdc_create on: it closes it */
     void (*failed)(void *user, int rc); /* once, when the store failed; may be NULL */
     void *user;

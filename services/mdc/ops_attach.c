@@ -162,6 +162,9 @@ static uint32_t note_open(struct mdc_decision *d, const struct mdc_volume_open_r
                           struct mdc_volume *v)
 {
     struct mdc_open *old = mdc_open_find(v, rq->host, rq->instance);
+    if (old == NULL && v->open_count >= OPENS_MAX)
+        return refuse_open(d, rq, STATUS_NO_SPACE,
+                           "it is open too many times; close it where it is needed no more");
     struct mdc_open *o = mdc_open_add(d->state, v, d->session, rq->host, rq->instance);
     if (o == NULL)
         return refuse_open(d, rq, STATUS_NO_MEMORY, "out of memory");

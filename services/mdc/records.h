@@ -1,7 +1,7 @@
 /*
  * records.h: the durable records of the metadata controller: fixed little-endian structs, each with its kind,
  * its length and a CRC32C, under text keys that sort so that what is referred to comes before what refers to
- * it. Described in docs/on-disk-format.md. A change of layout is a new RECORD_FORMAT.
+ * it. Described in docs/metadata-store.md. A change of layout is a new RECORD_FORMAT.
  *
  *   0/format                              struct record_format
  *   1/counters                            struct record_counters

@@ -16,6 +16,7 @@
 #define TURN_BATCH         1000u  /* turns allotted by one commit */
 #define SILENT_PERIODS     5u     /* heartbeats missed before a module is DOWN */
 #define PARTITIONS_MAX     65536u /* of one pool */
+#define OPENS_MAX          1024u  /* of one volume */
 #define ATTACHED_HOSTS_MAX 256u   /* of one volume */
 
 struct mdc_module { /* index = id - 1; rec.id 0 = free */

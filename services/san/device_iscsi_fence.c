@@ -119,12 +119,12 @@ static void held(struct device_iscsi *d)
 {
     d->dev.fence_state = DEVICE_FENCE_HELD;
     d->dev.fence_key = d->key;
-    log_info(d->env, "LUN fenced", "device=%s key=%016llx type=\"%s\" survives_power_loss=%d aborts=%d",
-             d->dev.name, (unsigned long long)d->key,
+    log_info(d->env, "LUN fenced", "device=%s key=%016llx type=\"%s\" survives_power_loss=%d", d->dev.name,
+             (unsigned long long)d->key,
              d->type == SCSI_PERSISTENT_RESERVE_TYPE_EXCLUSIVE_ACCESS_REGISTRANTS_ONLY
                  ? "exclusive access, registrants only"
                  : "write exclusive, registrants only",
-             d->aptpl, !d->no_abort);
+             d->aptpl);
     iscsi_set_changed(d);
     iscsi_finish(d, 0);
 }
@@ -224,6 +224,20 @@ static void got_reservation(struct device_iscsi *d, const struct iscsi_answer *a
             return;
         }
     }
+    iscsi_probe_start(d); /* goes on in iscsi_fence_probed */
+}
+
+void iscsi_fence_probed(struct device_iscsi *d, enum iscsi_probe_result result)
+{
+    if (d->script_goal != ISCSI_GOAL_ACQUIRE || d->lost)
+        return;
+    if (result == ISCSI_PROBE_LET_IN) {
+        unsupported(d);
+        return;
+    }
+    if (result == ISCSI_PROBE_UNKNOWN)
+        log_warn(d->env, "could not check that the array refuses others, its word is taken for it",
+                 "device=%s", d->dev.name);
     held(d);
 }
 

@@ -42,6 +42,19 @@ struct iscsi_answer {
 /* What a script does with an answer: starts the next command, or ends the script. */
 typedef void iscsi_step(struct device_iscsi *d, const struct iscsi_answer *answer);
 
+/* A second session from another initiator port, for one question: does the array refuse strangers? */
+enum iscsi_probe_result { ISCSI_PROBE_UNKNOWN, ISCSI_PROBE_REFUSED, ISCSI_PROBE_LET_IN };
+struct iscsi_probe {
+    struct iscsi_context *context; /* NULL: idle */
+    struct loop_fd fd;
+    bool fd_added, ended;
+    unsigned tries;
+    enum iscsi_probe_result result;
+    struct scsi_task *command;
+    struct loop_timer timer;
+    struct loop_task task;
+};
+
 struct device_iscsi {
     struct device dev;
     struct env *env;
@@ -93,6 +106,7 @@ struct device_iscsi {
     bool aptpl, no_abort;
     struct scsi_keys keys;
     struct scsi_reservation reservation;
+    struct iscsi_probe probe;
     int fence_rc; /* to be told when our registration has been withdrawn */
 };
 enum iscsi_goal { ISCSI_GOAL_NONE, ISCSI_GOAL_CONNECT, ISCSI_GOAL_ACQUIRE, ISCSI_GOAL_RELEASE };
@@ -121,6 +135,8 @@ void iscsi_update_events(struct device_iscsi *d);
 void iscsi_push(struct device_iscsi *d);
 /* After the proof that the fence holds, or where none was asked for: the end of connecting. */
 void iscsi_connected(struct device_iscsi *d);
+/* Sets a new context up for the LUN; qualifier tells initiator ports apart. 0 or -EIO. */
+int iscsi_configure(struct device_iscsi *d, struct iscsi_context *c, uint32_t qualifier);
 
 /* ---- scripts ---- */
 /* Issues a command: again must issue it (it is called now, and once more after a unit attention or BUSY);
@@ -146,5 +162,14 @@ static inline bool iscsi_unknown_command(const struct iscsi_answer *a)
 extern const struct device_fence_ops iscsi_fence_ops;
 /* The proof, while connecting; goes on with iscsi_connected. */
 void iscsi_fence_confirm(struct device_iscsi *d);
+
+/* Called with the probe's result, from the loop. */
+void iscsi_fence_probed(struct device_iscsi *d, enum iscsi_probe_result result);
+
+/* ---- device_iscsi_probe.c ---- */
+void iscsi_probe_init(struct device_iscsi *d);
+void iscsi_probe_start(struct device_iscsi *d);
+/* Safe in any state, but not from libiscsi's callbacks. */
+void iscsi_probe_cancel(struct device_iscsi *d);
 
 #endif

@@ -107,6 +107,7 @@ void iscsi_gone(struct device_iscsi *d, const char *why)
 
 void iscsi_drop_context(struct device_iscsi *d)
 {
+    iscsi_probe_cancel(d);
     if (!d->context)
         return;
     d->dropping = true;
@@ -413,13 +414,14 @@ static void on_connect(struct iscsi_context *context, int status, void *data, vo
         iscsi_lose(d, "no connection");
 }
 
-static int configure(struct device_iscsi *d, struct iscsi_context *c)
+int iscsi_configure(struct device_iscsi *d, struct iscsi_context *c, uint32_t qualifier)
 {
     uint64_t timeout_s = (d->io_timeout_ns + NS_PER_S - 1) / NS_PER_S;
     iscsi_set_noautoreconnect(c, 1);
     iscsi_set_timeout(c, (int)min_u64(timeout_s, 3600));
     if (iscsi_set_targetname(c, d->url.target) || iscsi_set_session_type(c, ISCSI_SESSION_NORMAL) ||
-        iscsi_set_header_digest(c, ISCSI_HEADER_DIGEST_NONE_CRC32C) || iscsi_set_isid_random(c, d->isid, 0))
+        iscsi_set_header_digest(c, ISCSI_HEADER_DIGEST_NONE_CRC32C) ||
+        iscsi_set_isid_random(c, d->isid, qualifier))
         return -EIO;
     if (d->url.user[0] && iscsi_set_initiator_username_pwd(c, d->url.user, d->secret))
         return -EIO;
@@ -431,7 +433,7 @@ int iscsi_connect_start(struct device_iscsi *d)
     struct iscsi_context *c = iscsi_create_context(d->initiator);
     if (!c)
         return -ENOMEM;
-    int rc = configure(d, c);
+    int rc = iscsi_configure(d, c, 0);
     if (rc == 0 && iscsi_connect_async(c, d->url.portal, on_connect, d)) {
         static struct log_limit limit = {.interval_ns = 10 * NS_PER_S};
         if (log_allow(d->env, &limit))
@@ -455,6 +457,7 @@ int iscsi_connect_start(struct device_iscsi *d)
 
 void iscsi_session_init(struct device_iscsi *d)
 {
+    iscsi_probe_init(d);
     loop_timer_init(&d->tick, on_tick);
     loop_timer_init(&d->retry_timer, on_retry);
     loop_timer_arm(d->env->loop, &d->tick, NS_PER_S);

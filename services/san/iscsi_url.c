@@ -1,5 +1,4 @@
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "services/san/device_iscsi.h"
@@ -19,13 +18,18 @@ static bool copy(char *out, size_t cap, const char *from, size_t len)
     return true;
 }
 
-static bool all_digits(const char *s, size_t len)
+/* At most 5 digits; -1: not that, or greater than max. */
+static int number(const char *s, size_t len, int max)
 {
+    int v = 0;
+    if (len == 0 || len > 5)
+        return -1;
     for (size_t i = 0; i < len; i++) {
         if (s[i] < '0' || s[i] > '9')
-            return false;
+            return -1;
+        v = v * 10 + (s[i] - '0');
     }
-    return len > 0;
+    return v <= max ? v : -1;
 }
 
 /* host, host:port, [v6], [v6]:port */
@@ -46,9 +50,7 @@ static int parse_portal(const char *s, size_t len, struct iscsi_lun_url *u, cons
         return refuse(why, "no host");
     if (host_end < end) {
         port = host_end + 1;
-        size_t digits = (size_t)(end - port);
-        if (*host_end != ':' || !all_digits(port, digits) || digits > 5 || atoi(port) == 0 ||
-            atoi(port) > 65535)
+        if (*host_end != ':' || number(port, (size_t)(end - port), 65535) <= 0)
             return refuse(why, "not a port");
     }
     int port_len = port ? (int)(end - port) : 4;
@@ -83,10 +85,9 @@ int iscsi_url_parse(const char *url, struct iscsi_lun_url *out, const char **why
         return refuse(why, "no LUN number");
     if (!copy(u.target, sizeof u.target, target, (size_t)(last - target)) || strchr(u.target, '/'))
         return refuse(why, "not a target name");
-    size_t digits = strlen(last + 1);
-    if (!all_digits(last + 1, digits) || digits > 5 || atoi(last + 1) > 16383)
+    u.lun = number(last + 1, strlen(last + 1), 16383);
+    if (u.lun < 0)
         return refuse(why, "not a LUN number");
-    u.lun = atoi(last + 1);
     *out = u;
     return 0;
 }

@@ -1,12 +1,12 @@
 #!/bin/bash
 # LUN devices against a real iSCSI target: data, fences, lost sessions, a vanished LUN; 512 and 4096 byte blocks, CHAP.
 set -u
-check=$(dirname "$CISTERN_BIN")/bin-tests/device_iscsi_check
+check=$CISTERN_TESTS/device_iscsi_check
 command -v tgtd >/dev/null && command -v tgtadm >/dev/null || { echo "tgtd is not installed"; exit 77; }
 dir=$(mktemp -d) || exit 1
 tgt=
-control=$((10000 + RANDOM))
-port=$((20000 + RANDOM % 20000))
+control=$((10000 + RANDOM % 20000))
+port=$((20000 + RANDOM % 12000))
 target=iqn.2026-01.test.cistern:a
 cleanup() { [ -n "$tgt" ] && kill -9 "$tgt" 2>/dev/null; wait 2>/dev/null; rm -rf "$dir"; }
 trap cleanup EXIT
@@ -22,6 +22,15 @@ start_target() { # block size
         adm --mode account --op new --user cistern --password 0123456789abcdef &&
         { [ "$2" = - ] || adm --mode account --op bind --tid 1 --user cistern; } &&
         adm --mode target --op bind --tid 1 -I ALL || { cat "$dir/tgtd.log"; return 1; }
+}
+cut_sessions() {
+    local sid=
+    while read -r word value; do
+        case $word in
+        Session:) sid=$value ;;
+        Connection:) adm --mode conn --op delete --tid 1 --sid "$sid" --cid "$value" ;;
+        esac
+    done < <(adm --mode conn --op show --tid 1)
 }
 kill_target() { kill -9 "$tgt"; wait "$tgt" 2>/dev/null; tgt=; }
 
@@ -41,6 +50,7 @@ run_check() { # block size, user or -
         echo "$line"
         case $line in
         "do: kill target") kill_target ;;
+        "do: cut sessions") cut_sessions ;;
         "do: start target") start_target "$1" "$2" || exit 1 ;;
         "do: remove lun") adm --mode logicalunit --op delete --tid 1 --lun 1 || adm --force --mode logicalunit --op delete --tid 1 --lun 1 ;;
         "all ok") ok=1 ;;
@@ -51,6 +61,8 @@ run_check() { # block size, user or -
     local rc=$?
     exec 5<&- 6>&-
     [ "$rc" = 0 ] && [ -n "$ok" ] || { echo "check failed: $rc"; cat "$dir/log"; tail -20 "$dir/tgtd.log"; exit 1; }
+    grep -q 'could not check' "$dir/log" && { echo "the array's fence was not checked"; exit 1; }
+    grep 'fenced' "$dir/log" | head -1
     kill_target
 }
 run_check 512 -

@@ -232,6 +232,31 @@ static void check_release(struct device *b)
     printf("release ok\n");
 }
 
+/* Only the connection is cut: the same initiator port comes back, and the array says whether it still is the
+ * holder. */
+static struct device *check_cut_session(struct device *dev)
+{
+    uint8_t data[4096] = {8};
+    CHECK(fence(dev, ACQUIRE, 250) == 0);
+    changes = 0;
+    ask("cut sessions");
+    CHECK(run_until(&changes, 60));
+    CHECK(dev->link_state == DEVICE_LINK_DOWN && dev->fence_state == DEVICE_FENCE_UNCERTAIN);
+    int rc = fence(dev, RECONNECT, 0);
+    printf("session cut: reconnect=%d fence=%s\n", rc, device_fence_text(dev->fence_state));
+    if (rc == 0) {
+        CHECK(dev->fence_state == DEVICE_FENCE_HELD);
+        CHECK(transfer(dev, DEVICE_WRITE, 0, data, 4096) == 0);
+        return dev;
+    }
+    CHECK(rc == -ENODEV && dev->fence_state == DEVICE_FENCE_LOST);
+    CHECK(transfer(dev, DEVICE_WRITE, 0, data, 4096) == -ENODEV);
+    device_destroy(dev);
+    dev = open_device();
+    CHECK(fence(dev, RECONNECT, 0) == 0);
+    return dev;
+}
+
 /* The target goes away with requests under way, and comes back having forgotten everything. */
 static struct device *check_lost_session(struct device *dev)
 {
@@ -327,6 +352,7 @@ int main(int argc, char **argv)
     check_destroy_in_flight();
     dev = check_fence(dev);
     check_release(dev);
+    dev = check_cut_session(dev);
     dev = check_lost_session(dev);
     check_vanished(dev);
     loop_destroy(env.loop);

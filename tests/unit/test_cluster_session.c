@@ -1,6 +1,7 @@
 /* cluster.h: controllers that come and go, calls, waits, and an end at each step. */
 #include "tests/unit/cluster_fixture.h"
 
+#include "rdma/fabric_fault.h"
 #include "services/cluster/cluster_private.h"
 
 /* ---- controllers that come and go ---- */
@@ -349,6 +350,42 @@ static void at_each_step_it_is_destroyed(void **state)
     memset(&bed, 0, sizeof(bed));
 }
 
+/* Each call of the fabric that can fail does so once: create says so and leaves nothing behind, or all comes
+ * right later. */
+static void at_each_call_the_fabric_fails(void **state)
+{
+    (void)state;
+    bool fired = true;
+    for (unsigned n = 1; fired; n++) {
+        struct tried t;
+        assert_true(n < 1000);
+        rng_seed(&rng, n);
+        bed_init(&bed, 2000 + n, 1);
+        fake_start(&bed, 0, 3);
+        publish(&bed.fake[0], 600);
+        proc_start(&bed, &bed.p, "under-test", 9, FABRIC_ROLE_VBS);
+        assert_int_equal(fabric_fault_attach(bed.p.fabric, n), 0);
+        fabric_fault_fail_at(bed.p.fabric, n);
+        const int rc = cluster_create(&bed.p.env, &bed.config, NULL, NULL, &bed.c);
+        if (rc != 0) {
+            assert_int_equal(rc, -ENOMEM);
+            assert_int_equal(fabric_fault_live(bed.p.fabric), 0);
+            bed_free(&bed);
+            continue;
+        }
+        try_call(&bed, &t, "v", 0, true);
+        for (unsigned step = 0; step < 300; step++)
+            script(step);
+        assert_true(settles(&bed, &bed.fake[0]));
+        run_for(&bed, NS_PER_S);
+        assert_int_equal(t.done, 1);
+        assert_int_equal(t.rc, 0);
+        fired = fabric_fault_fired(bed.p.fabric);
+        bed_free(&bed);
+    }
+    memset(&bed, 0, sizeof(bed));
+}
+
 /* The same over sockets: one loop for both ends. */
 static void over_tcp(void **state)
 {
@@ -433,6 +470,7 @@ int main(void)
         T(a_wait_in_the_middle_of_a_refresh),
         T(bad_arguments),
         cmocka_unit_test(over_tcp),
+        cmocka_unit_test(at_each_call_the_fabric_fails),
         cmocka_unit_test(at_each_step_the_network_breaks),
         cmocka_unit_test(at_each_step_it_is_destroyed),
     };

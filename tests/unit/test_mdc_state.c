@@ -499,6 +499,18 @@ static void test_open_matrix(void **state)
     }
 }
 
+/* Instances are the caller's to choose: there is an end to them. */
+static void test_opens_are_limited(void **state)
+{
+    (void)state;
+    struct desk *k = desk_with_volume();
+    for (uint64_t i = 1; i <= OPENS_MAX; i++)
+        assert_int_equal(open_as(k, "h1", i, 2), STATUS_OK);
+    assert_int_equal(open_as(k, "h1", OPENS_MAX + 1, 2), STATUS_NO_SPACE);
+    assert_int_equal(open_as(k, "h1", 7, 2), STATUS_OK); /* again */
+    desk_free(k);
+}
+
 /* ---- failure detection ---- */
 
 static void test_watch(void **state)
@@ -630,6 +642,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_runs),
         cmocka_unit_test(test_open_matrix),
+        cmocka_unit_test(test_opens_are_limited),
         cmocka_unit_test(test_watch),
         cmocka_unit_test(test_removal_needs_confirmation_and_emptiness),
         cmocka_unit_test(test_every_flipped_byte_is_refused),
