@@ -6,7 +6,7 @@
 
 bool tcp_frame_ok(const struct tcp_frame *f, bool up)
 {
-    if (f->magic != TCP_FRAME_MAGIC || f->reserved0 || f->reserved1)
+    if (f->magic != TCP_FRAME_MAGIC)
         return false;
     if (!up && f->type > TCP_FRAME_CLOSE)
         return false;

@@ -495,6 +495,112 @@ static void nonsense_ends_only_its_connection(bool sim)
     bench_stop(&b);
 }
 
+/* ---- everything at once, with connections that break: every call ends once, nothing is left ---- */
+
+struct storm {
+    struct bench b;
+    struct rng rng;
+    struct result calls[40];
+    unsigned char blobs[40][4096];
+    struct fabric_sge sge[40];
+    int connects, closes;
+};
+static void storm_connect(struct storm *x)
+{
+    struct fabric_addr a;
+    struct rpc_service s = {.methods = methods, .method_count = ARRAY_LEN(methods), .events = &events};
+    rpc_listener_addr(x->b.listener, &a);
+    s.service = &x->b.client;
+    x->connects++;
+    assert_int_equal(rpc_connect(&x->b.n.env[1], &a, FABRIC_DOMAIN_CLUSTER, &s, &x->b.peer), 0);
+}
+static int storm_good, storm_lost, storm_late;
+static void storm_call(struct storm *x, unsigned i)
+{
+    struct result *r = &x->calls[i];
+    if (r->call.done && !r->done)
+        return; /* under way */
+    storm_good += r->done && r->rc == 0;
+    storm_lost += r->done && r->rc == -ENOTCONN;
+    storm_late += r->done && r->rc == -ETIMEDOUT;
+    static const uint16_t kinds[] = {M_ECHO, M_HOLD, M_READ};
+    prepare(r, kinds[rng_below(&x->rng, 3)], x->blobs[i], 8);
+    x->sge[i] = (struct fabric_sge){.base = x->blobs[i], .len = sizeof(x->blobs[i])};
+    if (rng_chance(&x->rng, 1, 2)) {
+        r->call.source = &x->sge[i];
+        r->call.source_count = 1;
+    }
+    if (r->call.method == M_READ) {
+        r->call.sink = &x->sge[i];
+        r->call.sink_count = 1;
+    } else if (!r->call.source_count && rng_chance(&x->rng, 1, 3)) {
+        r->call.timeout_ns = 100 * NS_PER_US;
+    }
+    if (rpc_call_start(x->b.peer, &r->call) != 0)
+        r->call.done = NULL;
+}
+static void storm_answer(struct storm *x)
+{
+    struct side *s = &x->b.server;
+    while (s->held_count > 0 && rng_chance(&x->rng, 2, 3))
+        rpc_reply(s->held[--s->held_count], STATUS_OK, "late", 4);
+}
+static void storm_run(uint64_t seed)
+{
+    struct storm *x = calloc(1, sizeof(*x));
+    bench_start(&x->b, true, 5);
+    x->connects = 1;
+    rng_seed(&x->rng, seed);
+    struct sim_net_options options;
+    sim_net_get_options(x->b.n.net, &options);
+    options.break_num = 1;
+    options.break_den = 150;
+    sim_net_set_options(x->b.n.net, &options);
+    for (int i = 0; i < 400; i++) {
+        if (x->connects == x->b.client.downs + x->closes)
+            storm_connect(x);
+        if (x->b.client.peer)
+            storm_call(x, (unsigned)rng_below(&x->rng, 40));
+        if (x->b.client.peer && rng_chance(&x->rng, 1, 100)) {
+            rpc_close(x->b.peer);
+            x->b.client.peer = NULL;
+            x->closes++;
+        }
+        storm_answer(x);
+        for (uint64_t k = rng_below(&x->rng, 12); k > 0; k--)
+            net_step(&x->b.n);
+    }
+    options.break_num = 0;
+    sim_net_set_options(x->b.n.net, &options);
+    for (int i = 0; i < 40; i++) {
+        while (x->calls[i].call.done && !x->calls[i].done) {
+            storm_answer(x);
+            net_step(&x->b.n);
+        }
+        assert_true(!x->calls[i].call.done || x->calls[i].done == 1);
+    }
+    if (x->b.client.peer)
+        rpc_close(x->b.peer);
+    x->b.client.peer = NULL;
+    net_idle(&x->b.n, 10000);
+    while (x->b.server.held_count > 0)
+        rpc_reply(x->b.server.held[--x->b.server.held_count], STATUS_OK, NULL, 0);
+    net_idle(&x->b.n, 10);
+    while (x->b.server.held_count > 0)
+        rpc_reply(x->b.server.held[--x->b.server.held_count], STATUS_OK, NULL, 0);
+    bench_stop(&x->b);
+    free(x);
+}
+static void storms(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++)
+        storm_run(seed);
+    assert_true(storm_good > 1000);
+    assert_true(storm_lost > 100);
+    assert_true(storm_late > 20);
+}
+
 #define BOTH(name)                                                                                           \
     static void name##_tcp(void **state)                                                                     \
     {                                                                                                        \
@@ -518,14 +624,23 @@ BOTH(nonsense_ends_only_its_connection)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(calls_are_answered_tcp), cmocka_unit_test(payloads_travel_tcp),
-        cmocka_unit_test(timeouts_tcp),           cmocka_unit_test(requests_are_held_back_tcp),
-        cmocka_unit_test(connection_lost_tcp),    cmocka_unit_test(closing_and_abandoning_tcp),
-        cmocka_unit_test(refused_role_tcp),       cmocka_unit_test(nonsense_ends_only_its_connection_tcp),
-        cmocka_unit_test(calls_are_answered_sim), cmocka_unit_test(payloads_travel_sim),
-        cmocka_unit_test(timeouts_sim),           cmocka_unit_test(requests_are_held_back_sim),
-        cmocka_unit_test(connection_lost_sim),    cmocka_unit_test(closing_and_abandoning_sim),
-        cmocka_unit_test(refused_role_sim),       cmocka_unit_test(nonsense_ends_only_its_connection_sim),
+        cmocka_unit_test(calls_are_answered_tcp),
+        cmocka_unit_test(payloads_travel_tcp),
+        cmocka_unit_test(timeouts_tcp),
+        cmocka_unit_test(requests_are_held_back_tcp),
+        cmocka_unit_test(connection_lost_tcp),
+        cmocka_unit_test(closing_and_abandoning_tcp),
+        cmocka_unit_test(refused_role_tcp),
+        cmocka_unit_test(nonsense_ends_only_its_connection_tcp),
+        cmocka_unit_test(calls_are_answered_sim),
+        cmocka_unit_test(payloads_travel_sim),
+        cmocka_unit_test(timeouts_sim),
+        cmocka_unit_test(requests_are_held_back_sim),
+        cmocka_unit_test(connection_lost_sim),
+        cmocka_unit_test(closing_and_abandoning_sim),
+        cmocka_unit_test(refused_role_sim),
+        cmocka_unit_test(nonsense_ends_only_its_connection_sim),
+        cmocka_unit_test(storms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
