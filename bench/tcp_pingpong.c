@@ -127,7 +127,7 @@ static bool measure(int fd, const struct options *o, uint8_t *buf, struct bench_
 static int run(const struct options *o, uint8_t *buf)
 {
     static struct bench_hist h;
-    int pair[2];
+    int pair[2] = {-1, -1};
     const int rc = connect_pair(pair);
     if (rc != 0) {
         fprintf(stderr, "tcp_pingpong: cannot connect over loopback: %s\n", strerror(-rc));

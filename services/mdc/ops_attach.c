@@ -178,7 +178,7 @@ static uint32_t note_open(struct mdc_decision *d, const struct mdc_volume_open_r
 uint32_t mdc_op_volume_open(struct mdc_decision *d, const struct mdc_volume_open_request *rq,
                             struct mdc_volume_open_reply *rep)
 {
-    struct mdc_volume *v;
+    struct mdc_volume *v = NULL;
     uint32_t status = find_opened(d, rq, &v);
     if (status == STATUS_OK)
         status = judge_hosts(d, rq, v);
