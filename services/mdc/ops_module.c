@@ -41,6 +41,19 @@ static const char *register_invalid(const struct mdc_module_register_request *rq
     return NULL;
 }
 
+/*
+ * A later start while the earlier one is heard on a live connection: two processes run on two copies of one
+ * medium (of one medium they cannot: it is locked). Who is there stays; the other asks again until it is gone
+ * or silent.
+ */
+static bool earlier_start_lives(const struct mdc_decision *d, const struct mdc_module_register_request *rq,
+                                const struct mdc_module *m)
+{
+    uint64_t round_ns = (uint64_t)d->state->heartbeat_ms * SILENT_PERIODS * NS_PER_MS;
+    return rq->start_counter > m->rec.start_counter && m->session != NULL && m->session != d->session &&
+           d->now_ns - m->heard_ns <= round_ns;
+}
+
 /* What the medium may do here: *known is its module, NULL for a new one. */
 static uint32_t judge_medium(struct mdc_decision *d, const struct mdc_module_register_request *rq,
                              struct mdc_module **known)
@@ -73,6 +86,10 @@ static uint32_t judge_medium(struct mdc_decision *d, const struct mdc_module_reg
             d, rq, STATUS_OLD_MEDIA,
             "another process registered the same start of this store: it is a copy of a medium in use; stop "
             "one of them");
+    if (earlier_start_lives(d, rq, m))
+        return refuse_module(
+            d, rq, STATUS_BUSY,
+            "its earlier start is still running; wait until that is seen to be gone, or stop it if one medium is a copy of the other");
     return STATUS_OK;
 }
 
@@ -197,6 +214,7 @@ uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_
     m->used_bytes = rq->used_bytes;
     m->damaged = rq->damaged;
     m->registered = true;
+    m->session = d->session;
     m->down = false;
     m->heard_ns = d->now_ns;
     mdc_tx_publish(d->tx, TABLE_MODULE, m->rec.id - 1);
@@ -218,6 +236,7 @@ uint32_t mdc_op_module_heartbeat(struct mdc_decision *d, const struct mdc_module
         return STATUS_OK;
     }
     m->heard_ns = d->now_ns;
+    m->session = d->session;
     m->applied_term = rq->applied_term;
     m->applied_version = rq->applied_version;
     m->removing_blocks = rq->removing_blocks;

@@ -346,6 +346,10 @@ void mdc_session_remove(struct mdc_state *s, struct mdc_session *session)
 {
     while (!list_empty(&session->opens))
         mdc_open_remove(s, list_entry(session->opens.next, struct mdc_open, session_link));
+    for (uint32_t i = 0; i < s->limits.modules; i++) {
+        if (s->modules[i].session == session)
+            s->modules[i].session = NULL;
+    }
     list_remove(&session->link);
     s->session_count--;
     free(session);

@@ -21,7 +21,8 @@
 
 struct mdc_module { /* index = id - 1; rec.id 0 = free */
     struct record_module rec;
-    bool registered; /* by this incarnation with this MDC process */
+    struct mdc_session *session; /* that it was heard on last; NULL = gone */
+    bool registered;             /* by this incarnation with this MDC process */
     bool damaged, down;
     uint32_t partitions; /* of which it is a member */
     bool publish, store; /* changed outside a decision (heartbeat, silence): the next batch takes it up */

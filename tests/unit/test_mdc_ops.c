@@ -135,6 +135,26 @@ static void test_registration(void **state)
     world_free(w);
 }
 
+/* A copy of a medium in use is started: its start counter is higher, but the one in use is still heard. */
+static void test_copy_of_a_medium_in_use(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    struct client *a = client_new(w, "a"), *b = client_new(w, "b");
+    struct mdc_module_register_request rq = module_of(1, 2);
+    struct mdc_module_register_reply rep;
+    good_module(a, 1, 1);
+    assert_int_equal(put_module(b, &rq, &rep), STATUS_BUSY);
+    assert_says(b, "still running");
+    beat(a, 1, 1, 1, 0);
+    assert_int_equal(put_module(b, &rq, &rep), STATUS_BUSY);
+    client_free(a);
+    WORLD_UNTIL(w, put_module(b, &rq, &rep) == STATUS_OK);
+    assert_int_equal(rep.module, 1);
+    client_free(b);
+    world_free(w);
+}
+
 static void test_module_limit(void **state)
 {
     (void)state;
@@ -460,6 +480,7 @@ int main(void)
         cmocka_unit_test(test_begins_with_session),
         cmocka_unit_test(test_restart_forgets_nothing),
         cmocka_unit_test(test_registration),
+        cmocka_unit_test(test_copy_of_a_medium_in_use),
         cmocka_unit_test(test_module_limit),
         cmocka_unit_test(test_restored_store),
         cmocka_unit_test(test_pools),

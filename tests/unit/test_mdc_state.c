@@ -511,6 +511,28 @@ static void test_opens_are_limited(void **state)
     desk_free(k);
 }
 
+/* ---- a later start of a store whose earlier start may live ---- */
+
+static void test_later_start_waits_for_silence(void **state)
+{
+    (void)state;
+    struct desk *k = desk_with_volume();
+    struct mdc_module_register_request rq = module_of(1, 2);
+    struct mdc_module_register_reply rep;
+    assert_int_equal(DECIDE(k, 1, module_register, &rq, &rep), STATUS_BUSY);
+    k->now_ns += 500 * NS_PER_MS;
+    assert_int_equal(DECIDE(k, 1, module_register, &rq, &rep), STATUS_BUSY);
+    k->now_ns += 1;
+    assert_int_equal(DECIDE(k, 1, module_register, &rq, &rep), STATUS_OK);
+    rq = module_of(1, 3);
+    assert_int_equal(DECIDE(k, 0, module_register, &rq, &rep), STATUS_BUSY);
+    mdc_session_remove(k->s, k->session[1]);
+    assert_int_equal(DECIDE(k, 0, module_register, &rq, &rep), STATUS_OK);
+    rq = module_of(1, 4);
+    assert_int_equal(DECIDE(k, 0, module_register, &rq, &rep), STATUS_OK); /* on the same connection */
+    desk_free(k);
+}
+
 /* ---- failure detection ---- */
 
 static void test_watch(void **state)
@@ -642,6 +664,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_runs),
         cmocka_unit_test(test_open_matrix),
+        cmocka_unit_test(test_later_start_waits_for_silence),
         cmocka_unit_test(test_opens_are_limited),
         cmocka_unit_test(test_watch),
         cmocka_unit_test(test_removal_needs_confirmation_and_emptiness),
