@@ -57,7 +57,7 @@ static uint32_t refuse_open(struct mdc_decision *d, const struct mdc_volume_open
 static uint32_t find_opened(struct mdc_decision *d, const struct mdc_volume_open_request *rq,
                             struct mdc_volume **out)
 {
-    struct mdc_volume *v;
+    struct mdc_volume *v = NULL;
     if (!mdc_name_valid(rq->host) || rq->instance == 0)
         return refuse_open(d, rq, STATUS_INVALID, "the host's name or the instance is not valid");
     if (uuid_is_zero(&rq->id)) {
