@@ -38,7 +38,7 @@ struct opening {
     void *arg;
     struct store_open_report report;
     bool finished;
-    uint8_t *chunk, *page;
+    uint8_t *chunk, *chunk_b, *page;
     struct sio sio;
     struct flush_wait wait;
     struct frame_wait frame_wait;
@@ -362,73 +362,77 @@ static void repaired(struct sio *sio, int rc)
     load_continue(s);
 }
 
-static void copy_b_read(struct sio *sio, int rc)
-{
-    struct store *s = sio->s;
-    struct opening *o = s->opening;
-    uint32_t page = o->next + o->at;
-    if (rc || !page_check(s, page, o->page)) {
-        page_lost(s, page);
-        o->at++;
-        load_continue(s);
-        return;
-    }
-    load_page(s, page, o->page);
-    s->stats.bad_pages++;
-    o->report.pages_repaired++;
-    if (s->options.read_only) {
-        o->at++;
-        load_continue(s);
-        return;
-    }
-    sio_init(&o->sio, s, repaired);
-    sio_rw(&o->sio, s->data, DEVICE_WRITE, copy_offset(s, page, 0), o->page, STORE_PAGE_BYTES);
-}
-
+/* Reads a chunk of copy A, then of copy B: both are checked, so that from here on every page has two good
+ * copies and a checkpoint that is cut off can spoil but one. */
 static void chunk_read(struct sio *sio, int rc)
 {
     struct store *s = sio->s;
     struct opening *o = s->opening;
     if (rc && o->in_chunk > 1) {
         o->in_chunk = 1; /* page by page, to find the unreadable one */
-        sio_rw(&o->sio, s->data, DEVICE_READ, copy_offset(s, o->next, 0), o->chunk, STORE_PAGE_BYTES);
+        o->part = 0;
+    } else {
+        if (rc)
+            memset(o->part ? o->chunk_b : o->chunk, 0, STORE_PAGE_BYTES);
+        o->part++;
+    }
+    if (o->part == 2) {
+        load_continue(s);
         return;
     }
-    if (rc)
-        memset(o->chunk, 0, STORE_PAGE_BYTES);
-    load_continue(s);
+    sio_rw(&o->sio, s->data, DEVICE_READ, copy_offset(s, o->next, o->part), o->part ? o->chunk_b : o->chunk,
+           (uint64_t)o->in_chunk * STORE_PAGE_BYTES);
 }
 
 static void load_chunk(struct store *s)
 {
     struct opening *o = s->opening;
     o->in_chunk = (uint32_t)min_u64(LOAD_PAGES, o->total - o->next);
-    o->at = 0;
+    o->at = o->part = 0;
     sio_init(&o->sio, s, chunk_read);
     sio_rw(&o->sio, s->data, DEVICE_READ, copy_offset(s, o->next, 0), o->chunk,
            (uint64_t)o->in_chunk * STORE_PAGE_BYTES);
+}
+
+/* False: a copy is being repaired. */
+static bool load_checked(struct store *s, uint32_t page, const uint8_t *a, const uint8_t *b)
+{
+    struct opening *o = s->opening;
+    bool good[2] = {page_check(s, page, a), page_check(s, page, b)};
+    if (!good[0] && !good[1]) {
+        page_lost(s, page);
+        return true;
+    }
+    load_page(s, page, good[0] ? a : b);
+    if (good[0] && good[1])
+        return true;
+    s->stats.bad_pages++;
+    o->report.pages_repaired++;
+    if (s->options.read_only || o->finished)
+        return true;
+    memcpy(o->page, good[0] ? a : b, STORE_PAGE_BYTES);
+    sio_init(&o->sio, s, repaired);
+    sio_rw(&o->sio, s->data, DEVICE_WRITE, copy_offset(s, page, good[0]), o->page, STORE_PAGE_BYTES);
+    return false;
 }
 
 static void load_continue(struct store *s)
 {
     struct opening *o = s->opening;
     for (; !o->finished && o->at < o->in_chunk; o->at++) {
-        const uint8_t *data = o->chunk + (size_t)o->at * STORE_PAGE_BYTES;
-        if (page_check(s, o->next + o->at, data)) {
-            load_page(s, o->next + o->at, data);
-            continue;
-        }
-        sio_init(&o->sio, s, copy_b_read);
-        sio_rw(&o->sio, s->data, DEVICE_READ, copy_offset(s, o->next + o->at, 1), o->page, STORE_PAGE_BYTES);
-        return;
+        size_t at = (size_t)o->at * STORE_PAGE_BYTES;
+        if (!load_checked(s, o->next + o->at, o->chunk + at, o->chunk_b + at))
+            return;
     }
     if (o->finished)
         return;
     o->next += o->in_chunk;
-    if (o->next < o->total)
+    if (o->next < o->total) {
         load_chunk(s);
-    else
-        next_step(s);
+        return;
+    }
+    o->part = 0;
+    next_step(s);
 }
 
 static void lost_written(struct sio *sio, int rc)
@@ -695,6 +699,7 @@ void open_destroy(struct store *s)
         return;
     replay_destroy(s);
     free(o->chunk);
+    free(o->chunk_b);
     free(o->page);
     free(o->lost.ids);
     free(o->losers.ids);
@@ -743,8 +748,9 @@ struct store *store_open(struct env *env, struct device *data, struct device *jo
     o->done = done;
     o->arg = arg;
     o->chunk = aligned_alloc(STORE_PAGE_BYTES, LOAD_PAGES * STORE_PAGE_BYTES);
+    o->chunk_b = aligned_alloc(STORE_PAGE_BYTES, LOAD_PAGES * STORE_PAGE_BYTES);
     o->page = aligned_alloc(STORE_PAGE_BYTES, STORE_PAGE_BYTES);
-    MUST(o->chunk && o->page);
+    MUST(o->chunk && o->chunk_b && o->page);
     sio_init(&o->sio, s, head_read);
     if (!s->options.read_only && (data->read_only || s->journal.device->read_only))
         open_fail(s, -EROFS, "device %s is read-only", data->name);

@@ -18,7 +18,61 @@
 #include "common/rng.h"
 #include "services/rwm/store.h"
 
+/* In front of a device: holds some requests back for long, as a disk that retries a sector does. */
+struct slow_device {
+    struct device dev;
+    struct device *inner;
+    struct list held;
+    struct rng rng;
+    uint64_t hold; /* one in so many requests; 0 = none */
+};
+
+static inline int slow_submit(struct device *dev, struct device_io *io)
+{
+    struct slow_device *d = container_of(dev, struct slow_device, dev);
+    int rc = device_io_check(d->inner, io);
+    if (rc)
+        return rc;
+    if (!d->hold || !rng_chance(&d->rng, 1, d->hold))
+        return device_submit(d->inner, io);
+    list_push_back(&d->held, &io->link);
+    return 0;
+}
+
+static inline void slow_destroy(struct device *dev)
+{
+    device_destroy(container_of(dev, struct slow_device, dev)->inner);
+}
+
+static inline void slow_init(struct slow_device *d, struct device *inner, uint64_t seed, uint64_t hold)
+{
+    static const struct device_ops ops = {.submit = slow_submit, .destroy = slow_destroy};
+    d->dev = *inner;
+    d->dev.ops = &ops;
+    d->inner = inner;
+    d->hold = hold;
+    list_init(&d->held);
+    rng_seed(&d->rng, seed);
+}
+
+/* Lets each held request go with chance 1 in n. */
+static inline void slow_release(struct slow_device *d, uint64_t n)
+{
+    struct list again;
+    list_init(&again);
+    while (!list_empty(&d->held)) {
+        struct list *l = list_pop_front(&d->held);
+        if (rng_chance(&d->rng, 1, n))
+            assert_int_equal(device_submit(d->inner, list_entry(l, struct device_io, link)), 0);
+        else
+            list_push_back(&again, l);
+    }
+    list_splice(&d->held, &again);
+}
+
 struct world {
+    struct slow_device slow[2]; /* what the store sees: data, journal */
+    uint64_t hold;
     struct loop *loop;
     struct rng rng;
     struct env env;
@@ -61,6 +115,12 @@ static inline void world_end(struct world *w)
 static inline bool world_step(struct world *w)
 {
     unsigned n = loop_run_once(w->loop, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        if (w->slow[i].inner && !list_empty(&w->slow[i].held)) {
+            slow_release(&w->slow[i], 100);
+            n++;
+        }
+    }
     n += device_ram_pump(w->data, 1 + (unsigned)rng_below(&w->rng, 4));
     if (w->journal)
         n += device_ram_pump(w->journal, 1 + (unsigned)rng_below(&w->rng, 4));
@@ -86,6 +146,19 @@ static inline void world_drain(struct world *w)
     world_run(w, &never);
 }
 
+/* The devices as the store shall see them, anew after each change of them. */
+static inline void world_front(struct world *w)
+{
+    slow_init(&w->slow[0], w->data, rng_u64(&w->rng), w->hold);
+    if (w->journal)
+        slow_init(&w->slow[1], w->journal, rng_u64(&w->rng), w->hold);
+}
+
+static inline struct device *world_journal(struct world *w)
+{
+    return w->journal ? &w->slow[1].dev : NULL;
+}
+
 static inline void on_done(void *arg, int rc)
 {
     struct world *w = arg;
@@ -106,7 +179,8 @@ static inline void on_open(void *arg, struct store *s, const struct store_open_r
 static inline int world_format(struct world *w, const struct store_format_options *o)
 {
     w->done = false;
-    store_format(&w->env, w->data, w->journal, o, on_done, w);
+    world_front(w);
+    store_format(&w->env, &w->slow[0].dev, world_journal(w), o, on_done, w);
     assert_true(world_run(w, &w->done));
     return w->rc;
 }
@@ -116,7 +190,8 @@ static inline int world_open(struct world *w, const struct store_options *o)
 {
     w->done = false;
     w->s = NULL;
-    w->opening = store_open(&w->env, w->data, w->journal, o, on_open, w);
+    world_front(w);
+    w->opening = store_open(&w->env, &w->slow[0].dev, world_journal(w), o, on_open, w);
     if (!world_run(w, &w->done)) {
         assert_true(world_crashed(w));
         store_destroy(w->opening);
@@ -149,6 +224,7 @@ struct request {
     struct iovec iov[2];
     uint32_t crcs[UNITS_PER_BLOCK];
     uint8_t *data;
+    size_t bytes;
     int rc;
     bool done, submitted;
 };
@@ -178,9 +254,9 @@ static inline void request_init(struct request *q, uint64_t block, uint32_t firs
                                 uint64_t version)
 {
     memset(q, 0, sizeof *q);
-    q->data = aligned_alloc(UNIT_BYTES, BLOCK_BYTES);
+    q->bytes = (size_t)count * UNIT_BYTES;
+    q->data = aligned_alloc(UNIT_BYTES, q->bytes);
     assert_non_null(q->data);
-    memset(q->data, 0xee, BLOCK_BYTES);
     for (uint32_t i = 0; i < count; i++) {
         fill_unit(q->data + (size_t)i * UNIT_BYTES, block, first + i, version);
         q->crcs[i] = crc32c(q->data + (size_t)i * UNIT_BYTES, UNIT_BYTES);
@@ -213,7 +289,7 @@ static inline int request_submit(struct store *s, struct request *q, enum reques
                                                                     store_stat, store_remove};
     q->submitted = true;
     if (kind == DO_READ)
-        memset(q->data, 0xee, BLOCK_BYTES);
+        memset(q->data, 0xee, q->bytes);
     int rc = fns[kind](s, &q->op);
     q->submitted = rc == 0;
     return rc;
