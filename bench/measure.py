@@ -38,18 +38,18 @@ class Side:
         return os.path.join(self.folder, "bin", name)
 
     def cpu_ns(self, service):
-        """CPU time that a service has used so far: of its threads, to the ns (schedstat), or else in ticks (stat)."""
-        folder = f"/proc/{self.pids[service]}"
+        """CPU time that a service has used so far, threads that ended included, in ticks (proc(5): utime and stime)."""
+        with open(f"/proc/{self.pids[service]}/stat", encoding="utf-8") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) * TICK_NS
+
+    def loop_cpu_ns(self, service):
+        """CPU time of a service's first thread, which runs its loop; to the ns where the kernel keeps that."""
         try:
-            total = 0
-            for thread in os.listdir(folder + "/task"):
-                with open(f"{folder}/task/{thread}/schedstat", encoding="ascii") as f:
-                    total += int(f.read().split()[0])
-            return total
+            with open(f"/proc/{self.pids[service]}/schedstat", encoding="ascii") as f:
+                return int(f.read().split()[0])
         except (OSError, ValueError, IndexError):
-            with open(folder + "/stat", encoding="utf-8") as f:
-                fields = f.read().rsplit(")", 1)[1].split()
-            return (int(fields[11]) + int(fields[12])) * TICK_NS
+            return self.cpu_ns(service)
 
     def all_cpu_ns(self):
         return sum(self.cpu_ns(s) for s in self.pids)
@@ -183,9 +183,9 @@ def measure(sides, o):
 
 def idle(side, seconds):
     """Microseconds of CPU per second of each service when nobody asks for anything."""
-    before = {s: side.cpu_ns(s) for s in side.pids}
+    before = {s: side.loop_cpu_ns(s) for s in side.pids}
     time.sleep(seconds)
-    return {s: (side.cpu_ns(s) - before[s]) / 1000 / seconds for s in side.pids}
+    return {s: (side.loop_cpu_ns(s) - before[s]) / 1000 / seconds for s in side.pids}
 
 
 def machine(folder):
