@@ -16,7 +16,7 @@ struct sim_io {
     void (*done)(struct sim_io *io, int rc);
     struct volume_request request;
 };
-/* Clients with an even index use tables, the others gateways. */
+/* The first client and those with an even number use tables, the others gateways. */
 int sim_backend_create(struct sim_proc *p, struct sim_backend **out);
 void sim_backend_destroy(struct sim_backend *b);
 int sim_backend_open(struct sim_backend *b, unsigned volume, void (*done)(void *arg, unsigned volume, int rc),
