@@ -15,6 +15,7 @@
 #include "common/sim.h"
 #include "common/trace.h"
 #include "common/device/device_sim.h"
+#include "common/device/fence.h"
 #include "rdma/fabric_sim.h"
 #include "services/cluster/cluster.h"
 #include "services/mdc/mdc.h"
