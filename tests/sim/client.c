@@ -45,7 +45,7 @@ struct sim_client {
  * stripe's end. */
 static uint64_t group_offset(unsigned group)
 {
-    static const uint64_t small[4] = {0, 124 * KIB, 252 * KIB, 1020 * KIB};
+    static const uint64_t small[4] = {16 * KIB, 124 * KIB, 252 * KIB, 1020 * KIB};
     if (group < SMALL_GROUPS)
         return (group / 4) * MIB + small[group % 4];
     return (SMALL_STRIPES + 2 + group - SMALL_GROUPS) * MIB + BLOCK_BYTES;
