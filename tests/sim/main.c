@@ -12,7 +12,7 @@
 
 struct options {
     char *seed_file;
-    uint64_t seed, seeds, first, run_ns, settle_ns, operations, jobs;
+    uint64_t seed, seeds, first, run_ns, settle_ns, operations, jobs, limit_s;
     bool verbose, twice, no_faults;
 };
 #define OPTION(n, k, field, d, v, h)                                                                         \
@@ -30,6 +30,7 @@ static const struct config_option table[] = {
            "virtual time for requests to end once faults are gone"),
     OPTION("operations", CONFIG_UINT, operations, "400", "COUNT", "operations of each client"),
     OPTION("jobs", CONFIG_UINT, jobs, "2", "COUNT", "processes at once, for --seeds and --file"),
+    OPTION("limit", CONFIG_UINT, limit_s, "120", "SECONDS", "real time for one seed of --seeds or --file"),
     OPTION("twice", CONFIG_BOOL, twice, NULL, NULL, "run each seed twice and compare the trace hashes"),
     OPTION("no-faults", CONFIG_BOOL, no_faults, NULL, NULL, "let nothing go wrong"),
     OPTION("verbose", CONFIG_BOOL, verbose, NULL, NULL, "the services' logs"),
@@ -112,8 +113,10 @@ static int run_many(const struct options *o, const uint64_t *seeds, size_t count
             child[i].seed = seeds[next++];
             child[i].pid = fork();
             MUST(child[i].pid >= 0);
-            if (child[i].pid == 0)
+            if (child[i].pid == 0) {
+                alarm((unsigned)o->limit_s); /* a run that spins for ever ends by SIGALRM: reported as a crash */
                 exit(run_seed(o, child[i].seed, false));
+            }
             running++;
         }
         int status;
