@@ -178,7 +178,7 @@ void session_init(struct cluster *c)
 {
     struct session *s = &c->session;
     loop_timer_init(&s->timer, session_connect);
-    snprintf(s->why, sizeof(s->why), "not tried yet");
+    snprintf(s->why, sizeof(s->why), "no answer so far");
     loop_timer_arm(c->env->loop, &s->timer, 0);
 }
 

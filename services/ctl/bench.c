@@ -61,8 +61,9 @@ static enum ctl_exit read_span(struct bench *b, struct bench_job *job)
     job->extents = (asked == 0 ? size : min_u64(asked, size)) / job->io_bytes;
     if (job->extents == 0 || (job->verify && job->extents < job->depth)) {
         ctl_say(b->ctl,
-                "volume \"%s\" (%" PRIu64 " bytes), or --span, is too small for %u requests of %u bytes",
-                b->volume, size, job->depth, job->io_bytes);
+                "volume \"%s\" (%" PRIu64
+                " bytes), or --span, is too small for a size of %u bytes and a depth of %u",
+                b->volume, size, job->io_bytes, job->depth);
         return CTL_USAGE;
     }
     return CTL_DONE;
@@ -221,6 +222,22 @@ static enum ctl_exit print_figures(const struct bench *b, const struct bench_job
     return rc;
 }
 
+static const char *reason(int rc)
+{
+    switch (rc) {
+    case -ESTALE:
+        return "it was detached from this host, or another process of this host has taken it over";
+    case -ENOENT:
+        return "it was deleted";
+    case -ERANGE:
+        return "it was made smaller";
+    case -ENOSPC:
+        return "its pool has no space left";
+    default:
+        return strerror(-rc);
+    }
+}
+
 static enum ctl_exit measure(struct bench *b, struct bench_job *job)
 {
     static struct bench_result result;
@@ -241,7 +258,7 @@ static enum ctl_exit measure(struct bench *b, struct bench_job *job)
     if (rc != 0)
         ctl_say(b->ctl, "%s of %u bytes at offset %" PRIu64 " of volume \"%s\" failed: %s",
                 result.error_is_write ? "a write" : "a read", job->io_bytes, result.error_offset, b->volume,
-                strerror(-rc));
+                reason(rc));
     if (result.mismatches > 0)
         ctl_say(b->ctl, "volume \"%s\" did not give back what was written, %" PRIu64 " times", b->volume,
                 result.mismatches);
