@@ -73,10 +73,370 @@ static void test_basic(void **state)
     basic(true);
 }
 
+/* The journal goes round many times while the cache holds a part of the metadata. */
+static void test_wrap_small_cache(void **state)
+{
+    (void)state;
+    struct world w;
+    const struct store_options o = {.cache_bytes = 1, .requests_max = 4};
+    make(&w, 11, 160 * MIB, false, &o);
+    uint64_t have[1000] = {0};
+    for (uint64_t v = 1; v <= 3000; v++) {
+        uint64_t block = rng_below(&w.rng, 1000);
+        assert_int_equal(do_write(&w, block, 7, 1, v), 0);
+        have[block] = v;
+    }
+    struct store_stats st;
+    store_stats_get(w.s, &st);
+    assert_true(st.checkpoints > 5);
+    assert_true(st.cache_misses > 10);
+    assert_true(st.journal_used_bytes <= st.journal_bytes);
+    for (unsigned round = 0; round < 2; round++) {
+        for (uint64_t b = 0; b < 1000; b++)
+            check_unit(&w, b, 7, have[b], have[b]);
+        if (round == 0)
+            reopen(&w, &o);
+    }
+    world_end(&w);
+}
+
+static void space(bool pmem)
+{
+    struct world w;
+    make(&w, 5, 5 * MIB, pmem, NULL);
+    struct store_stats st;
+    store_stats_get(w.s, &st);
+    uint64_t slots = st.capacity_bytes / BLOCK_BYTES;
+    for (uint64_t b = 0; b < slots; b++)
+        assert_int_equal(do_write(&w, b, 0, 1, 1), 0);
+    struct request q;
+    request_init(&q, slots, 0, 1, 1);
+    assert_int_equal(request_submit(w.s, &q, DO_WRITE), -ENOSPC);
+    request_free(&q);
+    assert_int_equal(do_write(&w, 0, 0, 1, 2), 0);  /* there is a place for it */
+    assert_int_equal(do_write(&w, 0, 0, 32, 3), 0); /* no second slot: through the journal */
+    uint64_t want[32];
+    for (unsigned i = 0; i < 32; i++)
+        want[i] = 3;
+    check_read(&w, 0, 0, 32, want, 3);
+    assert_int_equal(do_clear(&w, 1, 0, 32, 4), 0); /* gives its slot back */
+    assert_int_equal(do_write(&w, slots, 0, 1, 1), 0);
+    assert_int_equal(do_clear(&w, slots + 1, 0, 32, 9), 0); /* a hole where nothing was */
+    check_unit(&w, slots + 1, 0, 0, 9);
+    assert_int_equal(do_write(&w, slots + 2, 0, 1, 1), -ENOSPC);
+    assert_int_equal(do_remove(&w, 2), 0);
+    assert_int_equal(do_write(&w, slots + 2, 5, 1, 1), 0);
+    reopen(&w, NULL);
+    check_unit(&w, slots + 2, 5, 1, 1);
+    check_unit(&w, slots + 1, 0, 0, 9);
+    check_read(&w, 0, 0, 32, want, 3);
+    world_end(&w);
+}
+
+static void test_space(void **state)
+{
+    (void)state;
+    space(false);
+    space(true);
+}
+
+struct waiting {
+    struct store_waiter waiter;
+    bool told;
+};
+
+static void told(struct store_waiter *w)
+{
+    container_of(w, struct waiting, waiter)->told = true;
+}
+
+static void test_again_and_waiters(void **state)
+{
+    (void)state;
+    struct world w;
+    const struct store_options o = {.requests_max = 2};
+    make(&w, 6, 16 * MIB, false, &o);
+    struct request q[3];
+    for (unsigned i = 0; i < 3; i++)
+        request_init(&q[i], i, 0, 1, 1);
+    assert_int_equal(request_submit(w.s, &q[0], DO_WRITE), 0);
+    assert_int_equal(request_submit(w.s, &q[1], DO_WRITE), 0);
+    assert_int_equal(request_submit(w.s, &q[2], DO_WRITE), -EAGAIN);
+    assert_false(store_is_idle(w.s));
+    struct waiting a = {.waiter.fn = told}, b = {.waiter.fn = told};
+    store_wait(w.s, &a.waiter);
+    store_wait(w.s, &b.waiter);
+    store_wait_cancel(w.s, &b.waiter);
+    assert_false(a.told);
+    assert_true(world_run(&w, &a.told));
+    assert_false(b.told);
+    assert_int_equal(request_submit(w.s, &q[2], DO_WRITE), 0);
+    assert_true(world_run(&w, &q[2].done));
+    world_drain(&w);
+    assert_true(store_is_idle(w.s));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(q[i].rc, 0);
+        request_free(&q[i]);
+    }
+    world_end(&w);
+}
+
+static void test_bad_requests(void **state)
+{
+    (void)state;
+    struct world w;
+    make(&w, 7, 16 * MIB, false, NULL);
+    struct request q;
+    request_init(&q, 1, 0, 4, 1);
+    q.op.first_unit = 30;
+    assert_int_equal(request_submit(w.s, &q, DO_WRITE), -EINVAL);
+    q.op.first_unit = 0;
+    q.op.unit_count = 5;
+    assert_int_equal(request_submit(w.s, &q, DO_WRITE), -EINVAL);
+    q.op.unit_count = 4;
+    q.crcs[3] ^= 1;
+    assert_int_equal(request_submit(w.s, &q, DO_WRITE), -EINVAL);
+    request_free(&q);
+    world_end(&w);
+}
+
+struct record_wait {
+    struct store_record_op op;
+    bool done;
+    int rc;
+};
+
+static void record_done(struct store_record_op *op, int rc)
+{
+    struct record_wait *r = container_of(op, struct record_wait, op);
+    r->done = true;
+    r->rc = rc;
+}
+
+static void test_records(void **state)
+{
+    (void)state;
+    struct world w;
+    make(&w, 8, 16 * MIB, true, NULL);
+    assert_int_equal(store_record_capacity(w.s, STORE_VOLUME), 40);
+    assert_null(store_record_get(w.s, STORE_VOLUME, 40));
+    struct store_volume_record v = {.id.b = {1, 2, 3}, .family = 9, .size_bytes = 77};
+    struct store_turn_record turn = {.volume.b = {4}, .host = 5, .turn = 6};
+    struct record_wait r = {.op.done = record_done};
+    assert_int_equal(store_record_set(w.s, NULL, STORE_VOLUME, 40, &v), -ERANGE);
+    assert_int_equal(store_record_set(w.s, NULL, STORE_VOLUME, 39, &v), 0);
+    assert_int_equal(store_record_set(w.s, &r.op, STORE_TURN, 69, &turn), 0);
+    assert_memory_equal(store_record_get(w.s, STORE_VOLUME, 39), &v, sizeof v); /* at once */
+    assert_false(r.done);
+    assert_true(world_run(&w, &r.done));
+    assert_int_equal(r.rc, 0);
+    reopen(&w, NULL);
+    assert_memory_equal(store_record_get(w.s, STORE_VOLUME, 39), &v, sizeof v);
+    assert_memory_equal(store_record_get(w.s, STORE_TURN, 69), &turn, sizeof turn);
+    world_end(&w);
+}
+
+static int identify(struct world *w, uint8_t cluster, uint32_t module, uint32_t bits)
+{
+    struct uuid c = {.b = {cluster}};
+    w->done = false;
+    int rc = store_set_identity(w->s, &c, module, bits, on_done, w);
+    if (rc)
+        return rc;
+    assert_true(world_run(w, &w->done));
+    return w->rc;
+}
+
+static void test_identity(void **state)
+{
+    (void)state;
+    struct world w;
+    make(&w, 9, 16 * MIB, true, NULL);
+    struct uuid uuid = store_identity(w.s)->store;
+    assert_int_equal(identify(&w, 1, 4, 0), 0);
+    assert_int_equal(identify(&w, 2, 4, 0), -EPERM);
+    assert_int_equal(identify(&w, 1, 5, 0), -EPERM);
+    for (uint64_t b = 0; b < 50; b++)
+        assert_int_equal(do_write(&w, b, 0, 1, 1), 0);
+    assert_int_equal(identify(&w, 1, 4, 3), 0);
+    for (unsigned round = 0; round < 2; round++) {
+        unsigned seen[50] = {0};
+        for (uint32_t p = 0; p < 8; p++) {
+            uint64_t cursor = 0;
+            do {
+                struct store_key keys[4];
+                unsigned n = store_list(w.s, p, &cursor, keys, 4);
+                for (unsigned i = 0; i < n; i++) {
+                    assert_int_equal(keys[i].hash & 7, p);
+                    seen[keys[i].block]++;
+                    if (round) /* removal of what was just listed must not lose the place */
+                        assert_int_equal(do_remove(&w, keys[i].block), 0);
+                }
+            } while (cursor);
+        }
+        for (unsigned b = 0; b < 50; b++)
+            assert_int_equal(seen[b], 1);
+        if (round == 0)
+            reopen(&w, NULL);
+        assert_int_equal(store_identity(w.s)->partition_bits, 3);
+        assert_int_equal(store_identity(w.s)->module, 4);
+        assert_true(uuid_eq(&store_identity(w.s)->store, &uuid));
+    }
+    uint64_t cursor = 0;
+    struct store_key key;
+    assert_int_equal(store_list(w.s, 2, &cursor, &key, 1), 0);
+    world_end(&w);
+}
+
+static void test_format_refuses(void **state)
+{
+    (void)state;
+    struct world w;
+    make(&w, 10, 16 * MIB, false, NULL);
+    assert_int_equal(world_close(&w), 0);
+    assert_int_equal(world_format(&w, small_format()), -EEXIST);
+    struct store_format_options o = *small_format();
+    o.force = true;
+    assert_int_equal(world_format(&w, &o), 0);
+    assert_int_equal(world_open(&w, NULL), 0);
+    assert_int_equal(store_identity(w.s)->start_counter, 1);
+    world_end(&w);
+    world_init(&w, 1);
+    w.data = device_ram_create(MIB, 4096, 512, 1);
+    assert_int_equal(world_format(&w, small_format()), -ENOSPC);
+    world_end(&w);
+}
+
+static void test_read_only(void **state)
+{
+    (void)state;
+    struct world w;
+    const struct store_options ro = {.read_only = true};
+    make(&w, 12, 16 * MIB, false, NULL);
+    for (uint64_t v = 1; v < 40; v++)
+        assert_int_equal(do_write(&w, v % 5, 3, 2, v), 0);
+    store_destroy(w.s);
+    w.s = NULL;
+    device_ram_kill(w.data, 1);
+    uint64_t before = device_ram_persists(w.data);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(world_open(&w, &ro), 0);
+        assert_true(w.report.replayed_records > 0);
+        check_unit(&w, 4, 3, 39, 39);
+        assert_int_equal(do_write(&w, 1, 0, 1, 99), -EROFS);
+        assert_int_equal(world_close(&w), 0);
+    }
+    assert_int_equal(device_ram_persists(w.data), before);
+    world_end(&w);
+}
+
+/* Destroyed after every number of steps of its life, opening included: the sanitizers say whether something
+ * was left. */
+static void test_destroy_anywhere(void **state)
+{
+    (void)state;
+    for (unsigned steps = 0; steps < 120; steps++) {
+        struct world w;
+        world_init(&w, steps);
+        w.data = device_ram_create(8 * MIB, 4096, 512, steps);
+        assert_int_equal(world_format(&w, small_format()), 0);
+        w.opening = store_open(&w.env, w.data, NULL, NULL, on_open, &w);
+        w.done = false;
+        struct request q[6];
+        memset(q, 0, sizeof q);
+        for (unsigned i = 0, at = 0; i < steps; i++) {
+            if (w.s && at < 6) {
+                request_init(&q[at], at % 3, 0, at % 2 ? 32 : 3, at + 1);
+                assert_int_equal(request_submit(w.s, &q[at], at == 4 ? DO_READ : DO_WRITE), 0);
+                at++;
+            }
+            if (w.s && at == 6 && i == steps - 8)
+                store_close(w.s, on_done, &w);
+            world_step(&w);
+        }
+        device_ram_kill(w.data, 1);
+        store_destroy(w.s ? w.s : w.opening);
+        w.s = NULL;
+        for (unsigned i = 0; i < 6; i++)
+            request_free(&q[i]);
+        world_end(&w);
+    }
+}
+
+struct destroyer {
+    struct request q;
+    struct world *w;
+};
+
+static void destroy_inside(struct store_op *op, int rc)
+{
+    struct request *q = container_of(op, struct request, op);
+    struct destroyer *d = container_of(q, struct destroyer, q);
+    assert_int_equal(rc, 0);
+    q->done = true;
+    device_ram_kill(d->w->data, 1);
+    store_destroy(d->w->s);
+    d->w->s = NULL;
+}
+
+static void test_destroy_in_callback(void **state)
+{
+    (void)state;
+    struct world w;
+    make(&w, 14, 16 * MIB, false, NULL);
+    struct destroyer d = {.w = &w};
+    struct request other;
+    request_init(&d.q, 1, 0, 1, 1);
+    request_init(&other, 2, 0, 1, 1);
+    d.q.op.done = destroy_inside;
+    assert_int_equal(request_submit(w.s, &d.q, DO_WRITE), 0);
+    assert_int_equal(request_submit(w.s, &other, DO_WRITE), 0);
+    assert_true(world_run(&w, &d.q.done));
+    world_drain(&w);
+    assert_false(other.done);
+    request_free(&d.q);
+    request_free(&other);
+    world_end(&w);
+}
+
+/* What a request costs at depth one. */
+static void test_costs(void **state)
+{
+    (void)state;
+    struct world w;
+    make(&w, 0, 16 * MIB, false, NULL);
+    world_drain(&w);
+    uint64_t writes = w.slow[0].inner->writes, flushes = w.data->flushes, reads = w.data->reads;
+    assert_int_equal(do_write(&w, 1, 0, 1, 1), 0); /* data, batch, flush */
+    assert_int_equal(w.data->writes - writes, 2);
+    assert_int_equal(w.data->flushes - flushes, 1);
+    assert_int_equal(do_write(&w, 1, 0, 1, 2), 0); /* batch, flush */
+    assert_int_equal(w.data->writes - writes, 3);
+    assert_int_equal(w.data->flushes - flushes, 2);
+    assert_int_equal(do_write(&w, 1, 0, 32, 3), 0); /* to a new slot */
+    assert_int_equal(w.data->writes - writes, 5);
+    assert_int_equal(w.data->flushes - flushes, 3);
+    assert_int_equal(w.data->reads, reads);
+    check_unit(&w, 1, 0, 3, 3);
+    assert_int_equal(w.data->reads - reads, 1);
+    world_end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_basic),
+        cmocka_unit_test(test_wrap_small_cache),
+        cmocka_unit_test(test_space),
+        cmocka_unit_test(test_again_and_waiters),
+        cmocka_unit_test(test_bad_requests),
+        cmocka_unit_test(test_records),
+        cmocka_unit_test(test_identity),
+        cmocka_unit_test(test_format_refuses),
+        cmocka_unit_test(test_read_only),
+        cmocka_unit_test(test_destroy_anywhere),
+        cmocka_unit_test(test_destroy_in_callback),
+        cmocka_unit_test(test_costs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
