@@ -105,8 +105,11 @@ static int open_wait(struct cistern *c, struct open_job *oj, struct cistern_volu
     pthread_mutex_unlock(&c->lock);
     int rc = oj->job.rc;
     if (rc != 0) {
-        cistern_fail(rc, "cannot open volume '%s': %s", oj->options.name,
-                     oj->job.text[0] != 0 ? oj->job.text : strerror(-rc));
+        /* What the metadata controller says names the volume already. */
+        if (oj->job.text[0] != 0)
+            cistern_fail(rc, "%s", oj->job.text);
+        else
+            cistern_fail(rc, "cannot open volume '%s': %s", name, strerror(-rc));
         free(v);
     } else {
         atomic_store(&v->size_bytes, v->info.size_bytes);

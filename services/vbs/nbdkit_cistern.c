@@ -136,7 +136,7 @@ static void plugin_cleanup(void)
     cluster = NULL;
 }
 
-static int plugin_after_fork(void)
+static int open_volume(void)
 {
     struct cistern_options o;
     unsigned flags = (options.shared ? CISTERN_SHARED : 0u) | (options.take_over ? CISTERN_TAKE_OVER : 0u) |
@@ -148,6 +148,20 @@ static int plugin_after_fork(void)
     nbdkit_error("%s", cistern_error());
     plugin_cleanup();
     return -1;
+}
+
+/* A trial, while whoever started nbdkit still sees its errors: after the fork they go to the system's log.
+ * Its thread has ended when this returns. */
+static int plugin_get_ready(void)
+{
+    int rc = open_volume();
+    plugin_cleanup();
+    return rc;
+}
+
+static int plugin_after_fork(void)
+{
+    return open_volume();
 }
 
 static void plugin_unload(void)
@@ -353,6 +367,7 @@ static struct nbdkit_plugin plugin = {
     .config_complete = plugin_config_complete,
     .config_help = PLUGIN_HELP,
     .magic_config_key = "volume",
+    .get_ready = plugin_get_ready,
     .after_fork = plugin_after_fork,
     .cleanup = plugin_cleanup,
     .open = plugin_open,
