@@ -1,0 +1,386 @@
+/*
+ * main.c: cistern-san: LUNs of an array, each as a module of its own on the one shard. A LUN that vanishes
+ * stops its module alone, and comes back when the LUN does.
+ *
+ * A LUN is taken by a reservation before its store is even read: what an earlier agent still has under way is
+ * refused by the array from then on. Where an array does not enforce reservations the log says so, loudly.
+ */
+#include "common/device/fence.h"
+#include "common/log.h"
+#include "common/rng.h"
+#include "common/service_main.h"
+#include "common/trace.h"
+#include "services/rwm/rwm_options.h"
+#include "services/rwm/rwm_runner.h"
+#include "services/san/device_iscsi.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LUNS_MAX 64
+/* The service is ready when every LUN serves, or so long after the first does. */
+#define READY_GRACE_NS (5 * NS_PER_S)
+
+struct options {
+    struct service_options service;
+    struct rwm_options rwm;
+    char *luns, *chap_file, *initiator;
+    uint64_t io_timeout_ns, spin_ns;
+};
+/* clang-format off */
+#define AT(field) offsetof(struct options, field)
+static const struct config_option option_table[] = {
+    {"lun", CONFIG_STRING, AT(luns), NULL, 0, 0, true, "URL", "iscsi://[user@]host[:port]/target/lun, or the path of a local device or file; repeat it for more"},
+    {"chap-file", CONFIG_STRING, AT(chap_file), NULL, 0, 0, false, "FILE", "CHAP secret of the user in the URLs"},
+    {"initiator", CONFIG_STRING, AT(initiator), NULL, 0, 0, false, "IQN", "this agent's initiator name (default: made of host and name)"},
+    {"io-timeout", CONFIG_DURATION, AT(io_timeout_ns), "15s", 100 * NS_PER_MS, 600 * NS_PER_S, false, "TIME", "a request unanswered for so long ends the session with the array"},
+    {"spin", CONFIG_DURATION, AT(spin_ns), "0us", 0, NS_PER_S, false, "TIME", "poll so long after the last event before sleeping"},
+    RWM_OPTIONS(struct options, rwm),
+    SERVICE_OPTIONS(struct options, service),
+    {.name = NULL},
+};
+/* clang-format on */
+static const struct config_spec spec = {
+    .program = "cistern-san",
+    .summary = "A SAN agent: serves LUNs of an array to a Cistern cluster, one module each.",
+    .options = option_table,
+};
+
+struct process;
+struct lun {
+    struct process *process;
+    char url[512], initiator[256];
+    struct rwm_runner *runner;
+    struct device *opening; /* not the runner's yet */
+    struct device_fence_request request;
+    void (*released)(struct rwm_runner *r);
+    struct loop_task lost_task; /* a change is acted upon outside of the device's call */
+    bool served, given;         /* given: the device is the runner's */
+    char error[700];
+};
+struct process {
+    const struct options *options;
+    struct loop *loop;
+    struct rng rng;
+    struct trace *trace;
+    struct env env;
+    struct service_main sm;
+    struct rwm_host *host;
+    struct lun luns[LUNS_MAX];
+    unsigned lun_count, stopping;
+    uint64_t last_key;
+    struct loop_timer ready_timer;
+    bool ready;
+};
+
+/* ---- one LUN: connect, fence, hand over ---- */
+/* Later owners have greater keys: the time of day orders the starts of agents on several hosts. An agent
+ * whose clock is behind the owner's is refused until its clock has passed that key. */
+static uint64_t fence_key(struct process *p)
+{
+    uint64_t key = (loop_wall_ns(p->loop) / NS_PER_MS) << 16 | (rng_u64(&p->rng) & 0xffff);
+    p->last_key = max_u64(key, p->last_key + 1);
+    return p->last_key;
+}
+
+static void lun_failed(struct lun *l, int rc, const char *what)
+{
+    snprintf(l->error, sizeof(l->error), "%s %s: %s", what, l->url, strerror(-rc));
+    if (l->opening)
+        device_destroy(l->opening);
+    l->opening = NULL;
+    rwm_runner_opened(l->runner, rc, NULL, NULL, l->error);
+}
+
+static void lun_ready(struct lun *l)
+{
+    struct device *device = l->opening;
+    l->opening = NULL;
+    l->given = true;
+    rwm_runner_opened(l->runner, 0, device, NULL, NULL);
+}
+
+static void fenced(struct device_fence_request *req, int rc)
+{
+    struct lun *l = container_of(req, struct lun, request);
+    struct env *env = &l->process->env;
+    if (rc == 0) {
+        log_info(env, "LUN reserved for this agent", "lun=%s key=%016lx", l->url,
+                 (unsigned long)l->opening->fence_key);
+        lun_ready(l);
+    } else if (rc == -ENOTSUP) {
+        log_warn(
+            env,
+            "THE ARRAY DOES NOT ENFORCE RESERVATIONS: nothing keeps a second agent from damaging this LUN; make sure "
+            "that there is only one",
+            "lun=%s", l->url);
+        lun_ready(l);
+    } else {
+        lun_failed(l, rc, rc == -ESTALE ? "a later agent has the reservation of" : "cannot reserve");
+    }
+}
+
+static void lun_fence(struct lun *l)
+{
+    int rc = device_fence_acquire(l->opening, fence_key(l->process), &l->request);
+    if (rc)
+        fenced(&l->request, rc);
+}
+
+static void fence_done(struct device_fence_request *req, int rc)
+{
+    fenced(req, rc);
+}
+
+static void connected(struct device_fence_request *req, int rc)
+{
+    struct lun *l = container_of(req, struct lun, request);
+    if (rc) {
+        lun_failed(l, rc, "cannot connect to");
+        return;
+    }
+    l->request.done = fence_done;
+    lun_fence(l);
+}
+
+static void lun_lost(struct loop_task *task)
+{
+    struct lun *l = container_of(task, struct lun, lost_task);
+    if (l->given)
+        rwm_runner_fail(l->runner, -ENODEV, l->error);
+}
+
+static void lun_changed(struct device *device, void *arg)
+{
+    struct lun *l = arg;
+    if (!l->given || (device->link_state == DEVICE_LINK_UP && device->fence_state != DEVICE_FENCE_LOST &&
+                      device->fence_state != DEVICE_FENCE_UNCERTAIN))
+        return;
+    snprintf(l->error, sizeof(l->error), "the LUN %s is lost to this agent (link %s, reservation %s)", l->url,
+             device->link_state == DEVICE_LINK_UP     ? "up"
+             : device->link_state == DEVICE_LINK_DOWN ? "down"
+                                                      : "gone",
+             device_fence_text(device->fence_state));
+    loop_defer(l->process->loop, &l->lost_task);
+}
+
+static void lun_open(void *user, struct rwm_runner *r)
+{
+    struct lun *l = user;
+    struct process *p = l->process;
+    const struct options *o = p->options;
+    bool iscsi = strncmp(l->url, "iscsi://", 8) == 0;
+    struct device_iscsi_options remote = {.url = l->url,
+                                          .initiator = l->initiator,
+                                          .secret_file =
+                                              o->chap_file && o->chap_file[0] ? o->chap_file : NULL,
+                                          .io_timeout_ns = o->io_timeout_ns};
+    struct device_open_options local = {.create = false};
+    l->runner = r;
+    l->given = false;
+    int rc = iscsi ? device_open_iscsi(&p->env, &remote, &l->opening)
+                   : device_open_file(&p->env, l->url, &local, &l->opening);
+    if (rc) {
+        lun_failed(l, rc, "cannot open");
+        return;
+    }
+    l->opening->changed = lun_changed;
+    l->opening->changed_arg = l;
+    if (!iscsi) {
+        l->request.done = fence_done;
+        lun_fence(l);
+        return;
+    }
+    l->request.done = connected;
+    rc = device_fence_reconnect(l->opening, &l->request);
+    if (rc)
+        lun_failed(l, rc, "cannot connect to");
+}
+
+static void lun_give_up(void *user)
+{
+    struct lun *l = user;
+    if (l->opening)
+        device_destroy(l->opening);
+    l->opening = NULL;
+}
+
+static void unfenced(struct device_fence_request *req, int rc)
+{
+    struct lun *l = container_of(req, struct lun, request);
+    if (rc)
+        log_warn(&l->process->env, "the reservation could not be given back", "lun=%s error=\"%s\"", l->url,
+                 strerror(-rc));
+    l->released(l->runner);
+}
+
+static void lun_release(void *user, struct device *data, bool shut, void (*done)(struct rwm_runner *r),
+                        struct rwm_runner *r)
+{
+    struct lun *l = user;
+    l->given = false;
+    loop_task_cancel(l->process->loop, &l->lost_task);
+    if (!shut)
+        return;
+    l->released = done;
+    l->request.done = unfenced;
+    if (data->fence_state != DEVICE_FENCE_HELD || device_fence_release(data, &l->request))
+        done(r);
+}
+
+static const struct rwm_media media = {.open = lun_open, .give_up = lun_give_up, .release = lun_release};
+
+/* ---- the process ---- */
+static void tell_ready(struct loop_timer *timer)
+{
+    struct process *p = container_of(timer, struct process, ready_timer);
+    struct fabric_addr addr;
+    char text[64], line[128];
+    p->ready = true;
+    rwm_host_addr(p->host, &addr);
+    snprintf(line, sizeof(line), "listen=%s", fabric_addr_format(&addr, text));
+    (void)service_main_ready(&p->sm, line); /* it logged what went wrong; serving goes on */
+}
+
+static void serving(void *user)
+{
+    struct lun *l = user;
+    struct process *p = l->process;
+    unsigned count = 0;
+    l->served = true;
+    for (unsigned i = 0; i < p->lun_count; i++)
+        count += p->luns[i].served;
+    if (!p->ready && (count == p->lun_count || !loop_timer_armed(&p->ready_timer)))
+        loop_timer_arm(p->loop, &p->ready_timer, count == p->lun_count ? 0 : READY_GRACE_NS);
+}
+
+static int split_luns(struct process *p, const struct rwm_config *config)
+{
+    const char *at = p->options->luns;
+    while (*at) {
+        size_t len = strcspn(at, ",");
+        struct lun *l = &p->luns[p->lun_count];
+        if (len >= sizeof(l->url) || p->lun_count == LUNS_MAX) {
+            log_error(&p->env, "cannot start: a LUN's name is too long, or there are too many", "lun=%s", at);
+            return -EINVAL;
+        }
+        if (len > 0) {
+            memcpy(l->url, at, len);
+            l->process = p;
+            loop_task_init(&l->lost_task, lun_lost);
+            if (p->options->initiator && p->options->initiator[0])
+                snprintf(l->initiator, sizeof(l->initiator), "%s", p->options->initiator);
+            else
+                snprintf(l->initiator, sizeof(l->initiator), "iqn.2026-01.org.cistern:%s.%s", config->host,
+                         config->name);
+            p->lun_count++;
+        }
+        at += len + (at[len] == ',');
+    }
+    return p->lun_count ? 0 : -EINVAL;
+}
+
+static int start_lun(struct process *p, struct lun *l, const struct rwm_config *base)
+{
+    struct rwm_runner_config config = {
+        .rwm = *base, .format = p->options->rwm.format, .label = l->url, .serving = serving};
+    unsigned number = (unsigned)(l - p->luns) + 1;
+    if (p->lun_count > 1) {
+        char name[MDC_NAME_MAX];
+        snprintf(name, sizeof(name), "%.56s-%u", base->name, number);
+        memcpy(config.rwm.name, name, sizeof(name));
+    }
+    return rwm_runner_create(&p->env, p->host, &config, &media, l, &l->runner);
+}
+
+static int start(struct process *p)
+{
+    const struct options *o = p->options;
+    struct rwm_config config = {.kind = TABLE_MODULE_SAN, .media = TABLE_MEDIA_SAN};
+    int rc = rwm_options_config(&p->env, &o->rwm, "san", &config);
+    if (rc == 0)
+        rc = split_luns(p, &config);
+    if (rc == 0)
+        rc = rwm_options_fabric(&p->env, &o->rwm);
+    if (rc == 0)
+        rc = rwm_options_host(&p->env, &o->rwm, &p->host);
+    for (unsigned i = 0; rc == 0 && i < p->lun_count; i++)
+        rc = start_lun(p, &p->luns[i], &config);
+    return rc;
+}
+
+static void stopped(void *arg)
+{
+    ((struct process *)arg)->stopping--;
+}
+
+/* Writes back, for a while: what is not done then is in the journal. */
+static void shut(struct process *p)
+{
+    uint64_t end = loop_now_ns(p->loop) + 10 * NS_PER_S;
+    service_main_stopping(&p->sm);
+    for (unsigned i = 0; i < p->lun_count; i++) {
+        p->stopping++;
+        rwm_runner_shutdown(p->luns[i].runner, stopped, p);
+    }
+    while (p->stopping > 0 && loop_now_ns(p->loop) < end)
+        loop_run_once(p->loop, 100 * NS_PER_MS);
+}
+
+static void end(struct process *p)
+{
+    loop_timer_cancel(p->loop, &p->ready_timer);
+    for (unsigned i = 0; i < p->lun_count; i++) {
+        if (p->luns[i].runner)
+            rwm_runner_destroy(p->luns[i].runner);
+        loop_task_cancel(p->loop, &p->luns[i].lost_task);
+    }
+    if (p->host)
+        rwm_host_destroy(p->host);
+    if (p->env.fabric)
+        fabric_destroy(p->env.fabric);
+    trace_set_current(NULL);
+    trace_destroy(p->trace);
+}
+
+static int run(const struct options *o)
+{
+    static struct process p; /* large, and one a process */
+    struct loop_options loop_options = {.spin_ns = o->spin_ns};
+    p.options = o;
+    int rc = loop_create_real(&loop_options, &p.loop);
+    if (rc)
+        return rc;
+    rng_init_system(&p.rng);
+    loop_timer_init(&p.ready_timer, tell_ready);
+    if (trace_create(4096, &p.trace) == 0)
+        trace_set_current(p.trace);
+    p.env = (struct env){.loop = p.loop,
+                         .rng = &p.rng,
+                         .trace = p.trace,
+                         .name = o->rwm.name && o->rwm.name[0] ? o->rwm.name : "san"};
+    rc = service_main_start(&p.sm, p.loop, &o->service);
+    if (rc == 0)
+        rc = start(&p);
+    if (rc == 0) {
+        loop_run(p.loop);
+        shut(&p);
+    }
+    end(&p);
+    service_main_end(&p.sm);
+    loop_destroy(p.loop);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o;
+    memset(&o, 0, sizeof(o));
+    int rc = config_parse(&spec, argc, argv, &o);
+    if (rc)
+        return rc == 1 ? 0 : 2;
+    rc = run(&o);
+    config_free(&spec, &o);
+    return rc ? 1 : 0;
+}
