@@ -590,16 +590,20 @@ static void test_destroy_under_load(void **state)
 {
     struct fixture *fx = *state;
     struct io io[16];
-    for (unsigned rounds = 0; rounds < 16; rounds++) {
+    for (unsigned rounds = 0; rounds < 32; rounds++) {
+        if (rounds % 2 != 0) /* connections that are coming down */
+            fake_push_all(fx->vw, rounds % 4 == 1 ? FAKE_DROP : FAKE_SHORT_REPLY, 0);
         for (unsigned i = 0; i < 16; i++) {
             io_prepare(&io[i], i % 2 ? VOLUME_READ : VOLUME_WRITE, i * MIB, 2 * MIB, 0);
             assert_int_equal(volume_submit(fx->o.v, &io[i].r), 0);
         }
-        vbs_rounds(fx->vw, rounds);
+        vbs_rounds(fx->vw, rounds / 2);
         volume_core_destroy(fx->vw->core);
         for (unsigned i = 0; i < 16; i++)
             free(io[i].buf);
         vbs_rounds(fx->vw, 3);
+        for (unsigned i = 0; i < FAKE_MODULES; i++)
+            fx->vw->m[i].script_at = fx->vw->m[i].script_len = 0;
         vbs_world_core(fx->vw, 0);
         struct volume_open_options options = vbs_options("v", "h1", 77);
         assert_int_equal(vbs_open(fx->vw, &options, &fx->o), 0);
