@@ -52,6 +52,11 @@ void rwm_host_destroy(
 int rwm_create(struct env *env, struct rwm_host *host, struct device *data, struct device *journal,
                const struct rwm_config *config, const struct rwm_events *events, void *user,
                struct rwm **out);
+/*
+ * In any state (its events' callbacks included): frees at once, no callbacks. The devices must have been
+ * destroyed or be dead before, or nothing may be under way on them: they know the engine's buffers. While the
+ * host lives it answers, later, what the module left open (NOT_SERVING), and closes the connections to it.
+ */
 void rwm_destroy(struct rwm *m);
 /* Orderly: stop serving, write back, done. Then rwm_destroy. */
 void rwm_shutdown(struct rwm *m, void (*done)(void *arg, int rc), void *arg);
