@@ -242,6 +242,9 @@ static void frame_read_done(struct sio *sio, int rc)
     }
     if (good) {
         frame_settle(s, f, 0);
+    } else if (rc == -ENODEV || s->broken) {
+        store_break(s, rc ? rc : -EIO, "reading metadata");
+        frame_settle(s, f, s->broken);
     } else if (f->copy == 0) {
         f->copy = 1;
         frame_read(s, f);

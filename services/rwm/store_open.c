@@ -44,6 +44,7 @@ struct opening {
     struct frame_wait frame_wait;
     uint32_t next, in_chunk, at, total; /* loading: pages */
     unsigned part;
+    int read_rc; /* of a page that is read alone */
     struct growing lost, losers;
     struct frame *frames[2];
 };
@@ -372,8 +373,10 @@ static void chunk_read(struct sio *sio, int rc)
         o->in_chunk = 1; /* page by page, to find the unreadable one */
         o->part = 0;
     } else {
-        if (rc)
+        if (rc) {
             memset(o->part ? o->chunk_b : o->chunk, 0, STORE_PAGE_BYTES);
+            o->read_rc = rc;
+        }
         o->part++;
     }
     if (o->part == 2) {
@@ -389,6 +392,7 @@ static void load_chunk(struct store *s)
     struct opening *o = s->opening;
     o->in_chunk = (uint32_t)min_u64(LOAD_PAGES, o->total - o->next);
     o->at = o->part = 0;
+    o->read_rc = 0;
     sio_init(&o->sio, s, chunk_read);
     sio_rw(&o->sio, s->data, DEVICE_READ, copy_offset(s, o->next, 0), o->chunk,
            (uint64_t)o->in_chunk * STORE_PAGE_BYTES);
@@ -399,6 +403,14 @@ static bool load_checked(struct store *s, uint32_t page, const uint8_t *a, const
 {
     struct opening *o = s->opening;
     bool good[2] = {page_check(s, page, a), page_check(s, page, b)};
+    if (!good[0] && !good[1] && o->read_rc) {
+        /* A path that fails for a while must not cost the page: only what was read and is rotten is given up.
+         */
+        open_fail(s, o->read_rc,
+                  "metadata page %u of %s can not be read (%d): mend the device, or format anew", page,
+                  s->data->name, o->read_rc);
+        return true;
+    }
     if (!good[0] && !good[1]) {
         page_lost(s, page);
         return true;

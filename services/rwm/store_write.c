@@ -286,17 +286,10 @@ static int exec_record(struct req *r)
     return 0;
 }
 
-/* The block's page can not be read: what is there is not known, and the next open will tell. */
-static int load_verdict(const struct req *r)
-{
-    if (r->kind == REQ_RECORD || !r->b->load_rc)
-        return 0;
-    return -EBADMSG;
-}
-
 int exec_request(struct req *r)
 {
-    int rc = r->s->broken ? r->s->broken : load_verdict(r);
+    /* load_rc: the block's page can not be read; what is there is not known, and the next open will tell. */
+    int rc = r->s->broken ? r->s->broken : r->b ? r->b->load_rc : 0;
     if (!rc) {
         switch (r->kind) {
         case REQ_WRITE:
