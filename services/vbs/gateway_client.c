@@ -8,6 +8,7 @@
 
 #define BACKOFF_MIN_NS   (10 * NS_PER_MS)
 #define BACKOFF_MAX_NS   (500 * NS_PER_MS)
+#define SUPERSEDED_NS    (4 * NS_PER_MS)
 #define REOPEN_NS        (100 * NS_PER_MS)
 #define OPEN_TIMEOUT_NS  (5 * NS_PER_S)
 #define CLOSE_TIMEOUT_NS (1 * NS_PER_S)
@@ -237,7 +238,8 @@ void client_reopen(struct vbs_client_volume *v)
     if (v->assoc != ASSOC_OPEN)
         return;
     v->assoc = ASSOC_NONE;
-    loop_timer_arm(v->client->env->loop, &v->retry, 0);
+    /* Two that share a volume on one host take the turn from each other: not as fast as they can. */
+    loop_timer_arm(v->client->env->loop, &v->retry, client_jitter(v->client, SUPERSEDED_NS));
 }
 
 /* The gateway could not, now; anything else is the answer. */
