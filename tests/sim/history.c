@@ -17,6 +17,7 @@ struct sector {
 struct history {
     uint32_t sectors;
     uint64_t count;
+    uint32_t wrong; /* sector of the last failed check */
     struct sector sector[];
 };
 
@@ -239,8 +240,30 @@ int history_check(struct history *h, char *why, size_t cap)
 {
     for (uint32_t i = 0; i < h->sectors; i++) {
         int rc = sector_check(&h->sector[i], i, why, cap);
+        h->wrong = i;
         if (rc)
             return rc;
     }
     return 0;
+}
+
+static int entry_by_begin(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+    return x->begin < y->begin ? -1 : x->begin > y->begin;
+}
+
+void history_print(struct history *h)
+{
+    struct sector *s = &h->sector[h->wrong];
+    qsort(s->entries, s->count, sizeof(s->entries[0]), entry_by_begin);
+    for (size_t i = 0; i < s->count; i++) {
+        const struct entry *e = &s->entries[i];
+        printf("  client %u %s %" PRIx64 " at %" PRIu64 "..", e->client, e->kind == HISTORY_READ ? "read " : "wrote", e->value,
+               e->begin);
+        if (e->end == HISTORY_OPEN)
+            printf(" (no answer)\n");
+        else
+            printf("%" PRIu64 "\n", e->end);
+    }
 }

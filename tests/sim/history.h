@@ -26,5 +26,7 @@ void history_add(struct history *h, uint32_t sector, enum history_kind kind, uin
 uint64_t history_count(const struct history *h);
 /* 0, or -EILSEQ: why (cap bytes) tells the sector and the operations that contradict each other. */
 int history_check(struct history *h, char *why, size_t cap);
+/* The sector that the last failed check named, all its operations in order of their begins, on stdout. */
+void history_print(struct history *h);
 
 #endif

@@ -64,6 +64,8 @@ static enum sim_result run_once(const struct options *o, uint64_t seed, uint64_t
     MUST(sim_cluster_create(&so, &c) == 0);
     enum sim_result result = sim_cluster_run(c, why, sizeof(why));
     *hash = trace_hash(c->trace);
+    if (result == SIM_WRONG && report && !c->error[0])
+        history_print(c->history);
     if (result != SIM_OK)
         printf("seed %" PRIu64 " FAILED: %s\n", seed, why);
     else if (report)
