@@ -108,6 +108,34 @@ static void record_write(struct slot *s, bool acknowledged)
                     s->op == VOLUME_WRITE ? s->value + i : 0, s->begin, end, s->client->proc->number);
 }
 
+static struct sim_claim *slot_claims(const struct slot *s)
+{
+    return &s->client->proc->cluster->claims[history_sector(s->volume, s->group, s->first)];
+}
+
+/* False: another write of one of the sectors is under way, or its outcome is another host's secret. */
+static bool claim(struct slot *s)
+{
+    struct sim_claim *c = slot_claims(s);
+    uint16_t me = (uint16_t)s->client->proc->number;
+    for (unsigned i = 0; i < s->count; i++)
+        if (c[i].client && (c[i].under_way || c[i].client != me))
+            return false;
+    for (unsigned i = 0; i < s->count; i++)
+        c[i] = (struct sim_claim){.client = me, .under_way = true};
+    return true;
+}
+
+static void unclaim(struct slot *s, bool acknowledged)
+{
+    struct sim_claim *c = slot_claims(s);
+    for (unsigned i = 0; i < s->count; i++) {
+        c[i].under_way = false;
+        if (acknowledged)
+            c[i].client = 0;
+    }
+}
+
 static void client_kick(struct sim_client *c, uint64_t delay_ns)
 {
     if (!loop_timer_armed(&c->timer))
@@ -125,9 +153,10 @@ static void io_done(struct sim_io *io, int rc)
         sc->completed++;
     else
         sc->failed_ops++;
-    if (s->op != VOLUME_READ)
+    if (s->op != VOLUME_READ) {
         record_write(s, rc == 0);
-    else if (rc == 0)
+        unclaim(s, rc == 0);
+    } else if (rc == 0)
         record_read(s);
     else if (s->read_all && !sc->error[0])
         snprintf(sc->error, sizeof(sc->error),
@@ -143,6 +172,8 @@ static void io_done(struct sim_io *io, int rc)
 static void slot_submit(struct sim_client *c, struct slot *s)
 {
     struct sim_cluster *sc = c->proc->cluster;
+    if (s->op != VOLUME_READ && !claim(s))
+        s->op = VOLUME_READ;
     s->begin = sim_tick(sc);
     if (s->op == VOLUME_WRITE) {
         s->value = sc->next_value;
@@ -163,6 +194,8 @@ static void slot_submit(struct sim_client *c, struct slot *s)
         s->busy = true;
         c->busy++;
         c->issued++;
+    } else if (s->op != VOLUME_READ) {
+        unclaim(s, true);
     }
 }
 
@@ -270,8 +303,10 @@ void sim_client_destroy(struct sim_client *c)
 {
     for (unsigned i = 0; i < DEPTH_MAX; i++) {
         struct slot *s = &c->slots[i];
-        if (s->busy && s->op != VOLUME_READ)
+        if (s->busy && s->op != VOLUME_READ) {
             record_write(s, false);
+            unclaim(s, false);
+        }
     }
     loop_timer_cancel(c->proc->env.loop, &c->timer);
     sim_backend_destroy(c->backend);

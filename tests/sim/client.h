@@ -4,6 +4,17 @@
 
 #include "tests/sim/cluster.h"
 
+/*
+ * A write without an answer is repeated, and may act more than once before it is answered, as on any block
+ * device with several paths; what overlaps it meanwhile is in no defined order with it. So the clients do
+ * what filesystems do: nobody writes a sector while a write of it is under way. When its client died or was
+ * told nothing, only the same host may write it again, and then the new association's turn must keep the old
+ * write from acting.
+ */
+struct sim_claim {
+    uint16_t client; /* number of the process, 0 = free */
+    bool under_way;
+};
 struct sim_backend;
 int sim_client_create(struct sim_proc *p, struct sim_client **out);
 /* Any state. Writes without an answer go into the history as such. */

@@ -276,6 +276,8 @@ int sim_cluster_create(const struct sim_options *options, struct sim_cluster **o
     MUST(sim_net_create(c->world, &c->net) == 0);
     MUST(meta_sim_create(rng_u64(&c->rng), 300 * NS_PER_US, &c->meta) == 0);
     MUST(history_create(SIM_VOLUMES * SIM_SECTORS, &c->history) == 0);
+    c->claims = calloc(SIM_VOLUMES * SIM_SECTORS, sizeof(*c->claims));
+    MUST(c->claims);
     make_procs(c);
     for (unsigned i = 0; i < SIM_PROCS; i++)
         sim_proc_start(&c->procs[i]);
@@ -298,6 +300,7 @@ void sim_cluster_destroy(struct sim_cluster *c)
     trace_set_current(NULL);
     trace_destroy(c->trace);
     free(c->setup);
+    free(c->claims);
     free(c);
 }
 

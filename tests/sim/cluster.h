@@ -79,7 +79,8 @@ struct sim_cluster {
     struct rng rng; /* the schedule of faults */
     struct sim_proc procs[SIM_PROCS];
     struct history *history;
-    uint64_t tick; /* orders the beginnings and ends of operations */
+    struct sim_claim *claims; /* one per sector of all volumes: client.c */
+    uint64_t tick;            /* orders the beginnings and ends of operations */
     uint64_t next_value;
     uint64_t completed, failed_ops, kills, restarts, pauses, cuts, disconnects, power_losses;
     bool volumes_ready, faults_over;

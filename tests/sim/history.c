@@ -259,8 +259,8 @@ void history_print(struct history *h)
     qsort(s->entries, s->count, sizeof(s->entries[0]), entry_by_begin);
     for (size_t i = 0; i < s->count; i++) {
         const struct entry *e = &s->entries[i];
-        printf("  client %u %s %" PRIx64 " at %" PRIu64 "..", e->client, e->kind == HISTORY_READ ? "read " : "wrote", e->value,
-               e->begin);
+        printf("  client %u %s %" PRIx64 " at %" PRIu64 "..", e->client,
+               e->kind == HISTORY_READ ? "read " : "wrote", e->value, e->begin);
         if (e->end == HISTORY_OPEN)
             printf(" (no answer)\n");
         else

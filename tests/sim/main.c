@@ -116,7 +116,8 @@ static int run_many(const struct options *o, const uint64_t *seeds, size_t count
             child[i].pid = fork();
             MUST(child[i].pid >= 0);
             if (child[i].pid == 0) {
-                alarm((unsigned)o->limit_s); /* a run that spins for ever ends by SIGALRM: reported as a crash */
+                alarm((unsigned)
+                          o->limit_s); /* a run that spins for ever ends by SIGALRM: reported as a crash */
                 exit(run_seed(o, child[i].seed, false));
             }
             running++;
