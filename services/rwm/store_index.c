@@ -29,7 +29,7 @@ static uint32_t partition_of(const struct index *ix, uint64_t hash)
 int index_create(struct index *ix, uint32_t entries, uint32_t partition_bits)
 {
     uint64_t buckets = 16;
-    while (buckets < entries)
+    while (buckets * 2 <= entries)
         buckets *= 2;
     ix->entries = entries;
     ix->bucket_mask = (uint32_t)(buckets - 1);
