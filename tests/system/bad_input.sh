@@ -15,7 +15,7 @@ expect_error "exists" cistern volume create data 64M
 expect_error "name" cistern volume create -- '../etc' 1G
 expect_error "nosuch" cistern volume create other 1G --pool nosuch
 expect_error "shrink" cistern volume resize data 32M
-expect_error "nosuch" nbdkit -U - "$CISTERN_BIN/nbdkit-cistern-plugin.so" volume=nosuch config="$CISTERN_CONFIG" --run 'nbdinfo $uri'
+expect_error "nosuch" nbdkit -U - "$CISTERN_PLUGIN" volume=nosuch config="$CISTERN_CONFIG" --run 'nbdinfo $uri'
 
 echo "not the secret" >"$CLUSTER_DIR/wrong"
 expect_error "secret" timeout 30 "$CISTERN_BIN/cistern" --timeout 5s --secret-file "$CLUSTER_DIR/wrong" status

@@ -4,6 +4,8 @@
 # CLUSTER_DIR/NAME.args (its command line, one word a line), NAME.pid, NAME.log, NAME.ready.
 # Ports are picked free at the first start and kept in CLUSTER_DIR/ports.
 
+CISTERN_PLUGIN=${CISTERN_PLUGIN:-$CISTERN_BIN/../lib/nbdkit-cistern-plugin.so}
+
 # A free loopback port, different at each call.
 cluster_free_port() {
     python3 - <<'PY'
@@ -171,6 +173,7 @@ cluster_start_all() {
 
 cluster_stop_all() {
     local f
+    [ ! -e "$CLUSTER_DIR/tgt.pid" ] || cluster_signal tgt KILL # it has nothing to put in order, and does not go by itself
     for f in nbd vbs2 vbs1 san1 $(cd "$CLUSTER_DIR" && ls osd*.pid 2>/dev/null | sed 's/\.pid$//') mdc tgt; do
         [ ! -e "$CLUSTER_DIR/$f.pid" ] || cluster_stop "$f"
         rm -f "$CLUSTER_DIR/$f.pid" "$CLUSTER_DIR/$f.ready"
@@ -187,8 +190,8 @@ cluster_nbd() {
     shift 2
     rm -f "$CLUSTER_DIR/$name.sock"
     # A plugin built with the address sanitizer needs its runtime before the program that loads it.
-    LD_PRELOAD=$(ldd "$CISTERN_BIN/nbdkit-cistern-plugin.so" | awk '/libasan/ { print $3 }') \
-        setsid nbdkit -f -U "$CLUSTER_DIR/$name.sock" "$CISTERN_BIN/nbdkit-cistern-plugin.so" "volume=$volume" \
+    LD_PRELOAD=$(ldd "$CISTERN_PLUGIN" | awk '/libasan/ { print $3 }') \
+        setsid nbdkit -f -U "$CLUSTER_DIR/$name.sock" "$CISTERN_PLUGIN" "volume=$volume" \
         "config=$CISTERN_CONFIG" "$@" >>"$CLUSTER_DIR/$name.log" 2>&1 </dev/null &
     echo $! >"$CLUSTER_DIR/$name.pid"
     wait_until 20 test -S "$CLUSTER_DIR/$name.sock" || { tail -n 15 "$CLUSTER_DIR/$name.log" >&2; return 1; }

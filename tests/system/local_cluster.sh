@@ -111,7 +111,7 @@ What to try next:
   cistern status                                        # health; also: module, pool, partition, volume, node, gateway list
   cistern volume create db 2G && cistern bench db       # another volume, and how fast it is
   kill -9 \$(cat $CLUSTER_DIR/osd1.pid)                  # then ./dev up brings it back: I/O waits, nothing is lost
-  nbdkit -f -U /tmp/db.sock $CISTERN_BIN/nbdkit-cistern-plugin.so volume=db &   # a volume for fio, qemu, kernels
+  nbdkit -f -U /tmp/db.sock $CISTERN_PLUGIN volume=db &   # a volume for fio, qemu, kernels
   ./dev down                                            # stop; the data is kept
 TEXT
 }
