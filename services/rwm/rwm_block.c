@@ -264,6 +264,8 @@ static int write_submit(struct rwm *m, struct rwm_piece *p)
     p->op.unit_count = rwm_range_units(p->start, p->bytes);
     p->op.version = (struct version){.epoch = part->epoch, .counter = ++part->counter};
     p->op.done = write_done;
+    /* One copy: every member is in sync, and no hole has to be remembered for one that comes back. */
+    p->op.forget = true;
     if (p->kind == RWM_PIECE_CLEAR)
         return store_clear(m->store, &p->op);
     p->iov = (struct iovec){.iov_base = p->chunk, .iov_len = (size_t)p->op.unit_count * UNIT_BYTES};

@@ -271,7 +271,7 @@ static int promise(struct req *r, struct blk *b)
         b->slot_promised = true;
         return 0;
     case REQ_CLEAR:
-        if (!entry && !reserve(r, ALLOC_HOLE) && !reserve(r, ALLOC_SLOT))
+        if (!r->op->forget && !entry && !reserve(r, ALLOC_HOLE) && !reserve(r, ALLOC_SLOT))
             return -ENOSPC;
         b->slot_promised = false;
         return 0;
@@ -306,6 +306,7 @@ static int submit(struct store *s, struct store_op *op, enum req_kind kind)
     if (!r)
         return -EAGAIN;
     struct blk *b = blk_get(s, &op->key);
+    r->op = op;
     rc = b ? promise(r, b) : -EAGAIN;
     if (rc) {
         slab_put(&s->reqs, slab_id(&s->reqs, r));
@@ -313,7 +314,6 @@ static int submit(struct store *s, struct store_op *op, enum req_kind kind)
             blk_release(s, b);
         return rc;
     }
-    r->op = op;
     op->priv = r;
     r->mask =
         kind == REQ_REMOVE || kind == REQ_STAT ? STORE_ALL_UNITS : bit_range(op->first_unit, op->unit_count);

@@ -96,6 +96,10 @@ struct store_op {
     const struct iovec *iov; /* READ: destination; WRITE: source: unit_count * UNIT_BYTES in all */
     int iovcnt;
     const uint32_t *unit_crcs; /* WRITE: CRC32C of each unit (unit_count entries), valid until done */
+    /* CLEAR: a block that is left with nothing written is forgotten, version and all, as by store_remove, and
+     * one that is absent stays so. Right where every member of the partition is in sync: nobody is left to
+     * tell. */
+    bool forget;
     void (*done)(struct store_op *op, int rc);
     /* results of READ and STAT */
     uint32_t written;                     /* one bit per unit of the whole block: 1 = written */
@@ -111,11 +115,11 @@ struct store_op {
  * now, nothing has happened), -EAGAIN (too many requests: store_wait), -EROFS, -ENODEV (device gone). Fails
  * in done: -EIO when the media failed: the store is then broken (store_is_broken), its durable state unknown
  * until reopened. store_clear: the units become holes (read as zeroes, take no space in the long run); a
- * versioned record. Space for clears is reserved: it never answers -ENOSPC. store_read: fills iov; holes are
- * zero-filled. Checks CRCs: -EBADMSG when a unit is rotten (bad_units counted), -EIO when the medium fails. A
- * read sees all writes whose done has run before it was submitted and none that is not durable. store_stat:
- * version and written map only. Ops on one block take effect in order of submission. Ops on different blocks
- * are independent.
+ * versioned record. It needs no space with forget; without, a hole of an absent block takes an entry: -ENOSPC
+ * when there is none left. store_read: fills iov; holes are zero-filled. Checks CRCs: -EBADMSG when a unit is
+ * rotten (bad_units counted), -EIO when the medium fails. A read sees all writes whose done has run before it
+ * was submitted and none that is not durable. store_stat: version and written map only. Ops on one block take
+ * effect in order of submission. Ops on different blocks are independent.
  */
 int store_write(struct store *store, struct store_op *op);
 int store_clear(struct store *store, struct store_op *op);

@@ -211,6 +211,26 @@ static int exec_write(struct req *r)
     return 0;
 }
 
+static int exec_remove(struct req *r)
+{
+    struct store *s = r->s;
+    struct blk *b = r->b;
+    uint32_t old = pending_entry(b);
+    struct batch *batch = journal_room(s, sizeof(struct disk_record), 0);
+    if (!batch)
+        return -EAGAIN;
+    struct disk_record rec = {
+        .kind = RECORD_FREE_ENTRY, .bytes = sizeof rec, .entry = old, .freed = STORE_NONE};
+    r->entry = STORE_NONE;
+    r->freed = old;
+    journal_append(batch, r, &rec, sizeof rec);
+    b->pend_entry = STORE_NONE;
+    b->pending++;
+    b->touched = STORE_ALL_UNITS;
+    unreserve(r);
+    return 0;
+}
+
 static int exec_clear(struct req *r)
 {
     struct store *s = r->s;
@@ -219,11 +239,20 @@ static int exec_clear(struct req *r)
     if (r->mask != STORE_ALL_UNITS && pending_suspect(s, b))
         return -EBADMSG;
     pending_image(b, &p);
+    uint32_t old = pending_entry(b);
+    p.written &= ~r->mask;
+    if (r->op->forget && p.written == 0) {
+        if (old == STORE_NONE && b->pending == 0) {
+            unreserve(r);
+            req_finish(r, 0); /* absent, durably so: nothing to say */
+            return 0;
+        }
+        r->kind = REQ_REMOVE;
+        return exec_remove(r);
+    }
     struct batch *batch = journal_room(s, sizeof(struct disk_set_entry), 0);
     if (!batch)
         return -EAGAIN;
-    uint32_t old = pending_entry(b);
-    p.written &= ~r->mask;
     p.epoch = r->op->version.epoch;
     p.counter = r->op->version.counter;
     for (uint32_t u = 0; u < UNITS_PER_BLOCK; u++) {
@@ -244,26 +273,6 @@ static int exec_clear(struct req *r)
             r->freed = old;
     }
     append_entry(r, batch, &p);
-    return 0;
-}
-
-static int exec_remove(struct req *r)
-{
-    struct store *s = r->s;
-    struct blk *b = r->b;
-    uint32_t old = pending_entry(b);
-    struct batch *batch = journal_room(s, sizeof(struct disk_record), 0);
-    if (!batch)
-        return -EAGAIN;
-    struct disk_record rec = {
-        .kind = RECORD_FREE_ENTRY, .bytes = sizeof rec, .entry = old, .freed = STORE_NONE};
-    r->entry = STORE_NONE;
-    r->freed = old;
-    journal_append(batch, r, &rec, sizeof rec);
-    b->pend_entry = STORE_NONE;
-    b->pending++;
-    b->touched = STORE_ALL_UNITS;
-    unreserve(r);
     return 0;
 }
 

@@ -11,7 +11,7 @@ cistern volume create data 64M
 expect_error "nosuch" cistern volume show nosuch
 expect_error "size" cistern volume create empty 0
 expect_error "size" cistern volume create odd 1000
-expect_error "exists" cistern volume create data 64M
+expect_error "of that name" cistern volume create data 64M
 expect_error "name" cistern volume create -- '../etc' 1G
 expect_error "nosuch" cistern volume create other 1G --pool nosuch
 expect_error "shrink" cistern volume resize data 32M

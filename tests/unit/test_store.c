@@ -133,6 +133,38 @@ static void space(bool pmem)
     world_end(&w);
 }
 
+/* A clear that may forget needs no space, however many blocks it is told to clear, and leaves nothing behind.
+ */
+static void test_forget(void **state)
+{
+    (void)state;
+    struct world w;
+    make(&w, 6, 5 * MIB, false, NULL);
+    struct store_stats st;
+    store_stats_get(w.s, &st);
+    uint64_t slots = st.capacity_bytes / BLOCK_BYTES;
+    for (uint64_t b = 0; b < slots; b++)
+        assert_int_equal(do_write(&w, b, 0, 2, 1), 0);
+    struct request q;
+    for (uint64_t b = 0; b < 4 * slots; b++) {
+        request_init(&q, b, 0, 1 + (uint32_t)(b % 32), 2);
+        q.op.forget = true;
+        assert_int_equal(do_request(&w, &q, DO_CLEAR), 0);
+        request_free(&q);
+    }
+    check_unit(&w, 0, 1, 1, 2); /* its second unit stayed */
+    check_unit(&w, 1, 0, 0, 0); /* forgotten */
+    check_unit(&w, 3 * slots, 0, 0, 0);
+    reopen(&w, NULL);
+    check_unit(&w, 0, 1, 1, 2);
+    check_unit(&w, 1, 0, 0, 0);
+    store_stats_get(w.s, &st);
+    assert_int_equal(st.blocks, (slots + 31) / 32);
+    assert_int_equal(do_write(&w, 1, 0, 1, 3), 0);
+    check_unit(&w, 1, 0, 3, 3);
+    world_end(&w);
+}
+
 static void test_space(void **state)
 {
     (void)state;
@@ -428,6 +460,7 @@ int main(void)
         cmocka_unit_test(test_basic),
         cmocka_unit_test(test_wrap_small_cache),
         cmocka_unit_test(test_space),
+        cmocka_unit_test(test_forget),
         cmocka_unit_test(test_again_and_waiters),
         cmocka_unit_test(test_bad_requests),
         cmocka_unit_test(test_records),

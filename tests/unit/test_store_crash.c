@@ -185,8 +185,13 @@ static void next_image(struct block *b, const struct pending *p, uint32_t first,
         memset(im->units, 0, sizeof im->units);
     im->version = version;
     im->present = p->kind != DO_REMOVE;
+    uint64_t any = 0;
     for (uint32_t u = first; u < first + count; u++)
         im->units[u] = p->kind == DO_WRITE ? version : 0;
+    for (uint32_t u = 0; u < UNITS_PER_BLOCK; u++)
+        any |= im->units[u];
+    if (p->kind == DO_CLEAR && p->q.op.forget && !any)
+        im->present = false;
     b->count++;
 }
 
@@ -224,6 +229,7 @@ static void submit_one(struct torture *t)
     uint64_t version = ++t->next_version;
     request_init(&p->q, p->block, first, count, version);
     p->q.op.done = pending_done;
+    p->q.op.forget = rng_chance(&t->rng, 1, 2);
     p->seen = b->images[0].present ? b->images[0].version : 0;
     int rc = request_submit(t->w.s, &p->q, p->kind);
     if (rc == -EAGAIN || rc == -ENOSPC) {
