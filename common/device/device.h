@@ -69,6 +69,9 @@ struct device {
     bool durable_writes; /* true: a completed write is durable */
     bool can_discard;
     bool rotational;
+    bool first_write_slow; /* a first write to a range may have to find space for it, and the flush behind it
+                              has to make that durable too: files. Whoever needs short flushes fills it first.
+                            */
     bool read_only;
     char name[128]; /* for messages: path or LUN */
     /* Media that others can reach too (LUNs), see fence.h; fence is NULL where the medium is this process's

@@ -323,6 +323,7 @@ int file_init(struct device_file *f, const struct file_params *p, const struct d
     f->dev.atom_bytes = p->atom_bytes;
     f->dev.can_discard = p->discard != FILE_DISCARD_NONE;
     f->dev.rotational = p->rotational;
+    f->dev.first_write_slow = !p->block;
     f->dev.read_only = p->read_only;
     snprintf(f->dev.name, sizeof f->dev.name, "%s", p->path);
     return 0;

@@ -398,6 +398,7 @@ int device_open_pmem(struct env *env, const char *path, const struct device_open
     p->dev.io_align = 1;
     p->dev.atom_bytes = PMEM_ATOM_BYTES;
     p->dev.durable_writes = true;
+    p->dev.first_write_slow = true;
     p->dev.read_only = o->read_only;
     snprintf(p->dev.name, sizeof p->dev.name, "%s", path);
     int rc = set_up(p, &params, o);

@@ -3,12 +3,14 @@
  *
  * The superblock is written last, so a format that was cut off leaves no store. Only the record pages are
  * initialised: entry pages are behind the mark of used ones, and batches of an earlier store carry another
- * uuid.
+ * uuid. In a file the ring of the journal is filled with zeroes, because each of its blocks that has no place
+ * yet would make the flush of an acknowledgement wait for the file system's own journal.
  */
 #include "common/log.h"
 #include "services/rwm/store_internal.h"
 
 #define CHUNK_BYTES STORE_HEAD_BYTES
+#define FILL_CHUNKS 16 /* of zeroes, in one write */
 
 enum format_step {
     FORMAT_CHECK_DATA,
@@ -16,6 +18,7 @@ enum format_step {
     FORMAT_WIPE_DATA,
     FORMAT_WIPE_JOURNAL,
     FORMAT_WIPED,
+    FORMAT_FILL_JOURNAL,
     FORMAT_PAGES_A,
     FORMAT_PAGES_B,
     FORMAT_PAGES_FLUSH,
@@ -27,7 +30,9 @@ struct store_format_job {
     enum format_step step;
     bool force, writing;
     uint32_t page, pages;
+    uint64_t filled; /* bytes of the journal */
     uint8_t *chunk;
+    struct iovec fill[FILL_CHUNKS];
     struct sio sio;
     struct flush_wait wait;
     struct loop_task end;
@@ -101,6 +106,10 @@ static void format_io_done(struct sio *sio, int rc)
         format_step(f);
         return;
     }
+    if (f->step == FORMAT_FILL_JOURNAL && f->filled < f->s.super_update.next.journal_bytes) {
+        format_step(f);
+        return;
+    }
     f->step++;
     f->page = 0;
     format_step(f);
@@ -117,6 +126,22 @@ static void write_pages(struct store_format_job *f)
         page_seal(f->chunk + (size_t)n * STORE_PAGE_BYTES);
     }
     sio_rw(&f->sio, s->data, DEVICE_WRITE, base, f->chunk, (uint64_t)n * STORE_PAGE_BYTES);
+}
+
+/* The chunk is zeroes since the wipe. */
+static void fill_journal(struct store_format_job *f)
+{
+    struct store *s = &f->s;
+    const struct disk_super *sb = &s->super_update.next;
+    uint64_t at = sb->journal_offset + f->filled, left = sb->journal_bytes - f->filled, bytes = 0;
+    int n = 0;
+    for (; n < FILL_CHUNKS && bytes < left; n++) {
+        uint64_t part = min_u64(CHUNK_BYTES, left - bytes);
+        f->fill[n] = (struct iovec){.iov_base = f->chunk, .iov_len = part};
+        bytes += part;
+    }
+    f->filled += bytes;
+    sio_submit(&f->sio, s->journal.device, DEVICE_WRITE, at, f->fill, n, bytes);
 }
 
 static void format_step(struct store_format_job *f)
@@ -143,6 +168,13 @@ static void format_step(struct store_format_job *f)
     case FORMAT_PAGES_FLUSH:
         flush_request(s, &s->flush_data, &f->wait);
         return;
+    case FORMAT_FILL_JOURNAL:
+        if (s->journal.device->first_write_slow) {
+            fill_journal(f);
+            return;
+        }
+        f->step++;
+        /* fall through */
     case FORMAT_PAGES_A:
     case FORMAT_PAGES_B:
         write_pages(f);

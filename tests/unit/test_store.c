@@ -339,6 +339,56 @@ static void test_format_refuses(void **state)
     world_end(&w);
 }
 
+struct plain_io {
+    struct device_io io;
+    bool done;
+};
+
+static void plain_done(struct device_io *io, int rc)
+{
+    assert_int_equal(rc, 0);
+    container_of(io, struct plain_io, io)->done = true;
+}
+
+static void plain_rw(struct world *w, enum device_op op, uint64_t offset, void *buf, size_t bytes)
+{
+    struct iovec iov = {.iov_base = buf, .iov_len = bytes};
+    struct plain_io p = {
+        .io = {.op = op, .offset = offset, .length = bytes, .iov = &iov, .iovcnt = 1, .done = plain_done}};
+    assert_int_equal(device_submit(w->data, &p.io), 0);
+    device_ram_pump(w->data, UINT_MAX);
+    assert_true(p.done);
+}
+
+/* Where a first write is slow every byte of the ring is written before it is needed, and not one beside it;
+ * elsewhere none is. */
+static void test_format_fills_journal(void **state)
+{
+    (void)state;
+    const size_t journal = 2 * MIB + 12288, head = 65536;
+    uint8_t *buf = aligned_alloc(4096, head + 4 * MIB);
+    const struct store_format_options o = {
+        .journal_bytes = journal, .max_partitions = 64, .max_volumes = 64, .max_turns = 64, .force = true};
+    for (unsigned slow = 0; slow < 2; slow++) {
+        struct world w;
+        world_init(&w, 3 + slow);
+        w.data = device_ram_create(16 * MIB, 4096, 512, 1);
+        w.data->first_write_slow = slow;
+        memset(buf, 0xee, head + 4 * MIB);
+        plain_rw(&w, DEVICE_WRITE, 0, buf, head + 4 * MIB);
+        assert_int_equal(world_format(&w, &o), 0);
+        plain_rw(&w, DEVICE_READ, 0, buf, head + 4 * MIB);
+        size_t zero = 0;
+        for (size_t i = 0; i < journal; i++)
+            zero += buf[head + i] == 0;
+        assert_int_equal(zero, slow ? journal : 0);
+        assert_int_equal(buf[head + 4 * MIB - 1], 0xee);
+        assert_int_equal(world_open(&w, NULL), 0);
+        world_end(&w);
+    }
+    free(buf);
+}
+
 static void test_read_only(void **state)
 {
     (void)state;
@@ -466,6 +516,7 @@ int main(void)
         cmocka_unit_test(test_records),
         cmocka_unit_test(test_identity),
         cmocka_unit_test(test_format_refuses),
+        cmocka_unit_test(test_format_fills_journal),
         cmocka_unit_test(test_read_only),
         cmocka_unit_test(test_destroy_anywhere),
         cmocka_unit_test(test_destroy_in_callback),

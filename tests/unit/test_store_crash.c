@@ -423,6 +423,7 @@ static uint64_t torture_seed(uint64_t seed)
         t->w.journal = device_ram_create(MIB + 65536, 64, 8, seed);
         t->w.journal->durable_writes = true;
     }
+    t->w.data->first_write_slow = seed % 2 == 0;
     for (unsigned b = 0; b < BLOCKS; b++)
         t->blocks[b].count = 1;
     for (unsigned r = 0; r < RECORDS; r++)
