@@ -41,7 +41,9 @@ void rwm_store_error(struct rwm *m, int rc, const char *what)
 {
     if (rc == 0 || rc == -EAGAIN || m->broken)
         return;
-    if (rc == -ENODEV || rc == -ENOTCONN || store_is_broken(m->store)) {
+    /* -EIO of a LUN whose session was lost is no verdict on the data: the request waits for the LUN. */
+    if (rc == -ENODEV || rc == -ENOTCONN || m->data->link_state != DEVICE_LINK_UP ||
+        store_is_broken(m->store)) {
         m->broken = true;
         rwm_fail(
             m, rc,

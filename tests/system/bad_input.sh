@@ -15,9 +15,10 @@ expect_error "of that name" cistern volume create data 64M
 expect_error "name" cistern volume create -- '../etc' 1G
 expect_error "nosuch" cistern volume create other 1G --pool nosuch
 expect_error "shrink" cistern volume resize data 32M
-expect_error "nosuch" nbdkit -U - "$CISTERN_PLUGIN" volume=nosuch config="$CISTERN_CONFIG" --run 'nbdinfo $uri'
+asan=$(ldd "$CISTERN_PLUGIN" | awk '/libasan/ { print $3 }')
+expect_error "nosuch" env LD_PRELOAD="$asan" nbdkit -U - "$CISTERN_PLUGIN" volume=nosuch config="$CISTERN_CONFIG" --run true
 
-echo "not the secret" >"$CLUSTER_DIR/wrong"
+(umask 077 && echo "this is not the secret of the cluster" >"$CLUSTER_DIR/wrong")
 expect_error "secret" timeout 30 "$CISTERN_BIN/cistern" --timeout 5s --secret-file "$CLUSTER_DIR/wrong" status
 
 # Garbage on every listening port hurts nobody.
@@ -57,9 +58,12 @@ cp --sparse=always "$CLUSTER_DIR/osd2.img" "$CLUSTER_DIR/osd2.new"
 cp --sparse=always "$CLUSTER_DIR/osd2.old" "$CLUSTER_DIR/osd2.img"
 cluster_launch osd2
 wait_until 20 grep -qiE 'older|OLD_MEDIA' "$CLUSTER_DIR/osd2.log" || fail "a rolled-back disk was not noticed"
-cistern --json module list | python3 -c '
+osd2_is_down() {
+    cistern --json module list | python3 -c '
 import json, sys
-assert [m for m in json.load(sys.stdin) if m["name"] == "osd2"][0]["state"] != "up"'
+sys.exit([m for m in json.load(sys.stdin) if m["name"] == "osd2"][0]["state"] == "up")'
+}
+wait_until 30 osd2_is_down || fail "a rolled-back disk serves"
 cluster_kill9 osd2
 cp --sparse=always "$CLUSTER_DIR/osd2.new" "$CLUSTER_DIR/osd2.img"
 cluster_start osd2
