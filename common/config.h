@@ -45,5 +45,11 @@ const char *format_duration(uint64_t ns, char *out);
 /* Reads a secret file: at most max bytes, surrounding whitespace dropped; refuses an empty file (-EINVAL)
  * and, with a warning, mentions a file readable by others. */
 int config_read_secret(const char *path, void *out, size_t max, size_t *len);
+/* A cluster's secret is no shorter than this. */
+#define CONFIG_CLUSTER_SECRET_MIN 16u
+/* config_read_secret for the secret of a cluster: -EKEYREJECTED when it is shorter than that. */
+int config_read_cluster_secret(const char *path, void *out, size_t max, size_t *len);
+/* What is wrong with a secret file, for the user: rc of one of the two above. */
+const char *config_secret_error(int rc);
 
 #endif

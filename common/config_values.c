@@ -147,3 +147,28 @@ int config_read_secret(const char *path, void *out, size_t max, size_t *len)
     explicit_bzero(buf, sizeof buf);
     return rc;
 }
+
+int config_read_cluster_secret(const char *path, void *out, size_t max, size_t *len)
+{
+    size_t n = 0;
+    int rc = config_read_secret(path, out, max, &n);
+    if (rc == 0 && n < CONFIG_CLUSTER_SECRET_MIN)
+        rc = -EKEYREJECTED;
+    if (rc == 0)
+        *len = n;
+    return rc;
+}
+
+const char *config_secret_error(int rc)
+{
+    switch (rc) {
+    case -EINVAL:
+        return "it is empty";
+    case -EKEYREJECTED:
+        return "it is shorter than 16 bytes";
+    case -E2BIG:
+        return "it is too long";
+    default:
+        return strerror(-rc);
+    }
+}

@@ -117,9 +117,9 @@ struct device_open_options {
  * lock, fcntl(2)): it is let go only when the last request in flight has ended, even when the process was
  * killed. A file that preallocate made fully allocated is never discarded (can_discard is false). 0; -EBUSY:
  * another open file holds the lock (or the kernel uses the block device); -ENOENT, -EACCES, ... of open(2);
- * -EINVAL: neither file nor block device, or smaller than one io_bytes; -ENOSPC; -ENOMEM; -ENOTSUP: not on
- * this loop, or sectors above 4096 bytes. Blocks for as long as open(2) and, with create, fallocate(2) do:
- * for starts.
+ * -ENOTBLK: neither file nor block device; -EINVAL: smaller than one io_bytes; -ENOSPC; -ENOMEM; -ENOTSUP:
+ * not on this loop, or sectors above 4096 bytes. Blocks for as long as open(2) and, with create, fallocate(2)
+ * do: for starts.
  */
 int device_open_file(struct env *env, const char *path, const struct device_open_options *options,
                      struct device **out);

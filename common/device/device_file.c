@@ -194,7 +194,7 @@ static int open_flags(const char *path, const struct device_open_options *o)
         if (S_ISBLK(st.st_mode))
             return flags | (o->read_only ? 0 : O_EXCL);
         if (!S_ISREG(st.st_mode))
-            return -EINVAL;
+            return -ENOTBLK;
     }
     if (o->create && o->create_size && !o->read_only)
         flags |= O_CREAT;
@@ -204,10 +204,8 @@ static int open_flags(const char *path, const struct device_open_options *o)
 static int open_fd(struct file_params *p, const struct device_open_options *o)
 {
     int flags = open_flags(p->path, o);
-    if (flags < 0) {
-        log_error(p->env, "not a file or block device", "device=%s", p->path);
+    if (flags < 0)
         return flags;
-    }
     if (!o->no_direct) {
         p->fd = open(p->path, flags | O_DIRECT, 0600);
         p->direct = p->fd >= 0;
@@ -265,7 +263,7 @@ int device_open_file(struct env *env, const char *path, const struct device_open
         rc = start_backend(&p, o, out);
     if (rc) {
         if (rc != -EBUSY)
-            log_error(env, "can not open device", "device=%s error=%s", path, strerrorname_np(-rc));
+            log_debug(env, "can not open device", "device=%s error=%s", path, strerrorname_np(-rc));
         if (p.fd >= 0)
             close(p.fd);
         return rc;

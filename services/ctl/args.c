@@ -178,7 +178,8 @@ static int check_words(const struct scan *s)
         return -EINVAL;
     }
     if (line->command == NULL) {
-        fprintf(stderr, "cistern: which command? cistern --help lists them\n");
+        fputs("cistern: which command?\n\n", stderr);
+        ctl_help_commands(stderr);
         return -EINVAL;
     }
     if (line->arg_count < line->command->arg_count) {

@@ -87,6 +87,8 @@ const struct config_option *ctl_option_find(const struct ctl_command *command, c
 /* ---- help.c ---- */
 /* Help on all (NULL, NULL), on a group, or on one command. */
 void ctl_help_print(const char *group, const struct ctl_command *command, FILE *out);
+/* The commands alone, a line each: for who gave none. */
+void ctl_help_commands(FILE *out);
 /* A bash completion script made from the table of commands. */
 void ctl_completion_print(FILE *out);
 

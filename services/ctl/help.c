@@ -58,6 +58,21 @@ static void print_command_line(const struct ctl_command *c, FILE *out)
     fprintf(out, "  %-32s %s\n", left, c->help);
 }
 
+static void print_commands(const char *group, FILE *out)
+{
+    fprintf(out, "Usage: cistern [OPTION]... %s%sCOMMAND [ARGUMENT]... [OPTION]...\n\nCommands:\n",
+            group != NULL ? group : "", group != NULL ? " " : "");
+    for (const struct ctl_command *c = ctl_commands; c->name != NULL; c++)
+        if (group == NULL || (c->group != NULL && strcmp(c->group, group) == 0))
+            print_command_line(c, out);
+}
+
+void ctl_help_commands(FILE *out)
+{
+    print_commands(NULL, out);
+    fputs("\ncistern --help tells the options, cistern COMMAND --help those of a command.\n", out);
+}
+
 void ctl_help_print(const char *group, const struct ctl_command *command, FILE *out)
 {
     if (command != NULL) {
@@ -72,11 +87,7 @@ void ctl_help_print(const char *group, const struct ctl_command *command, FILE *
         print_common(out);
         return;
     }
-    fprintf(out, "Usage: cistern [OPTION]... %s%sCOMMAND [ARGUMENT]... [OPTION]...\n\nCommands:\n",
-            group != NULL ? group : "", group != NULL ? " " : "");
-    for (const struct ctl_command *c = ctl_commands; c->name != NULL; c++)
-        if (group == NULL || (c->group != NULL && strcmp(c->group, group) == 0))
-            print_command_line(c, out);
+    print_commands(group, out);
     fputs("\nA command with --help tells its own options.\n", out);
     print_common(out);
 }

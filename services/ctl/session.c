@@ -87,10 +87,10 @@ static enum ctl_exit read_settings(struct ctl *ctl, struct cluster_config *confi
             "the cluster's secret is needed: give --secret-file, or \"secret-file = ...\" in the configuration file");
         return CTL_USAGE;
     }
-    const int rc =
-        config_read_secret(o->secret_file, fabric->secret, sizeof(fabric->secret), &fabric->secret_len);
+    const int rc = config_read_cluster_secret(o->secret_file, fabric->secret, sizeof(fabric->secret),
+                                              &fabric->secret_len);
     if (rc != 0) {
-        ctl_say(ctl, "cannot read the secret from %s: %s", o->secret_file, strerror(-rc));
+        ctl_say(ctl, "the secret in %s cannot be used: %s", o->secret_file, config_secret_error(rc));
         return CTL_USAGE;
     }
     return read_addrs(ctl, config);
@@ -101,11 +101,11 @@ enum ctl_exit ctl_open(struct ctl *ctl, bool with_table)
     struct cluster_config config = {.role = FABRIC_ROLE_ADMIN, .name = "cistern", .no_table = !with_table};
     struct fabric_config fabric = {.role = FABRIC_ROLE_ADMIN, .recv_messages = 8};
     MUST(ctl->loop == NULL);
+    if (!ctl->options->verbose)
+        log_set_level(LOG_ERROR_);
     const enum ctl_exit exit_status = read_settings(ctl, &config, &fabric);
     if (exit_status != CTL_DONE)
         return exit_status;
-    if (!ctl->options->verbose)
-        log_set_level(LOG_ERROR_);
     rng_init_system(&ctl->rng);
     fabric.incarnation = config.instance = rng_u64(&ctl->rng) | 1;
     memcpy(config.host, ctl->host, sizeof(config.host));

@@ -25,24 +25,36 @@ void mdc_job_submit(struct mdc *m, struct mdc_job *job)
 
 /* ---- replies ---- */
 
-static bool worth_a_line(const struct mdc_job *job)
+/* What a request that is worth a line is about, by name; NULL for the others. */
+static const char *subject_of(const struct mdc_job *job)
 {
     switch (job->method->number) {
     case MDC_METHOD_MODULE_REGISTER:
+        return ((const struct mdc_module_register_request *)job->request)->name;
     case MDC_METHOD_POOL_CREATE:
+        return ((const struct mdc_pool_create_request *)job->request)->name;
     case MDC_METHOD_POOL_DELETE:
+        return ((const struct mdc_name_request *)job->request)->name;
     case MDC_METHOD_VOLUME_CREATE:
+        return ((const struct mdc_volume_create_request *)job->request)->name;
     case MDC_METHOD_VOLUME_RESIZE:
+        return ((const struct mdc_volume_resize_request *)job->request)->name;
     case MDC_METHOD_VOLUME_DELETE:
+        return ((const struct mdc_volume_delete_request *)job->request)->name;
+    case MDC_METHOD_VOLUME_OPEN: {
+        /* After a start of this controller everybody opens again: those that may are no news. */
+        const struct mdc_volume_open_request *rq = job->request;
+        return rq->again && job->status == STATUS_OK ? NULL : rq->volume;
+    }
     case MDC_METHOD_ATTACH:
     case MDC_METHOD_DETACH:
-        return true;
+        return ((const struct mdc_attach_request *)job->request)->volume;
     default:
-        return false;
+        return NULL;
     }
 }
 
-static void log_job(struct mdc *m, const struct mdc_job *job)
+static void log_job(struct mdc *m, const struct mdc_job *job, const char *subject)
 {
     const struct mdc_session *session =
         rpc_request_alive(job->req) ? rpc_peer_user(rpc_request_peer(job->req)) : NULL;
@@ -50,11 +62,11 @@ static void log_job(struct mdc *m, const struct mdc_job *job)
     const char *host = session != NULL ? session->host : "-";
     if (job->status != STATUS_OK) {
         enum log_level level = job->method->number == MDC_METHOD_MODULE_REGISTER ? LOG_WARN_ : LOG_INFO_;
-        log_write(m->env, level, "request refused", "method=%s host=%s name=%s status=%s why='%s'",
-                  job->method->name, host, name, status_name(job->status), job->error.text);
+        log_write(m->env, level, "request refused", "method=%s of=%s host=%s by=%s status=%s why='%s'",
+                  job->method->name, subject, host, name, status_name(job->status), job->error.text);
     } else {
-        log_info(m->env, "request done", "method=%s host=%s name=%s version=%lu", job->method->name, host,
-                 name, (unsigned long)m->state->version);
+        log_info(m->env, "request done", "method=%s of=%s host=%s by=%s version=%lu", job->method->name,
+                 subject, host, name, (unsigned long)m->state->version);
     }
 }
 
@@ -73,8 +85,9 @@ void mdc_job_reply(struct mdc *m, struct mdc_job *job)
 {
     uint8_t body[RPC_BODY_MAX];
     size_t len = 0;
-    if (worth_a_line(job))
-        log_job(m, job);
+    const char *subject = subject_of(job);
+    if (subject != NULL)
+        log_job(m, job, subject);
     if (job->status == STATUS_OK) {
         int rc = wire_encode(job->method->reply_type, job->reply, body, sizeof(body), &len);
         if (rc == 0)
@@ -147,7 +160,7 @@ static void decide_batch(struct mdc *m)
 static void fail(struct mdc *m, int rc)
 {
     m->failed = true;
-    log_error(m->env, "the meta store failed: this process must end and start again", "error=%d (%s)", rc,
+    log_error(m->env, "the metadata store failed: this process must end and start again", "error=%d (%s)", rc,
               strerror(-rc));
     list_splice(&m->batch, &m->queue);
     while (!list_empty(&m->batch)) {

@@ -12,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SECRET_MIN 16u
-
 struct options {
     struct service_options service;
     char *listen, *data_dir, *secret_file, *cluster;
@@ -95,15 +93,11 @@ static int make_fabric(struct process *p, const struct options *o, const struct 
 {
     struct fabric_config config = {
         .cluster = *cluster, .role = FABRIC_ROLE_MDC, .incarnation = rng_u64(&p->rng)};
-    int rc = config_read_secret(o->secret_file, config.secret, sizeof(config.secret), &config.secret_len);
-    if (rc == 0 && config.secret_len < SECRET_MIN) {
-        log_error(&p->env, "cannot start: the secret is shorter than 16 bytes", "secret-file=%s",
-                  o->secret_file);
-        rc = -EINVAL;
-    } else if (rc != 0) {
-        log_error(&p->env, "cannot start: the secret cannot be read", "secret-file=%s error=%d (%s)",
-                  o->secret_file, rc, strerror(-rc));
-    }
+    int rc =
+        config_read_cluster_secret(o->secret_file, config.secret, sizeof(config.secret), &config.secret_len);
+    if (rc != 0)
+        log_error(&p->env, "cannot start: the secret cannot be used", "secret-file=%s why=\"%s\"",
+                  o->secret_file, config_secret_error(rc));
     if (rc == 0)
         rc = fabric_create_tcp(&p->env, &config, &p->fabric);
     explicit_bzero(config.secret, sizeof(config.secret));

@@ -47,8 +47,10 @@ static int load(struct mdc *m)
     char why[256];
     int rc = mdc_state_load(m->state, m->config.meta, why);
     if (rc != 0) {
-        log_error(m->env, "cannot load the meta store; restore it from a backup, or give another directory",
-                  "error=%d why='%s'", rc, why);
+        log_error(
+            m->env,
+            "cannot start: the metadata store is damaged; restore it from a backup, or give another directory",
+            "error=%d why='%s'", rc, why);
         return rc;
     }
     if (uuid_is_zero(&m->state->cluster)) {
@@ -58,7 +60,8 @@ static int load(struct mdc *m)
         uuid_format(&m->state->cluster, id);
         log_info(m->env, "new cluster", "cluster=%s", id);
     } else if (!uuid_is_zero(&m->config.cluster) && !uuid_eq(&m->config.cluster, &m->state->cluster)) {
-        log_error(m->env, "the meta store belongs to another cluster", "error=%d", -EMEDIUMTYPE);
+        log_error(m->env, "cannot start: the metadata store belongs to another cluster", "error=%d",
+                  -EMEDIUMTYPE);
         return -EMEDIUMTYPE;
     }
     return 0;
@@ -98,8 +101,11 @@ static int build(struct mdc *m)
     if (rc != 0)
         return rc;
     rc = mdc_serve(m);
-    if (rc != 0)
-        log_error(m->env, "cannot listen", "error=%d (%s)", rc, strerror(-rc));
+    if (rc != 0) {
+        char addr[64];
+        log_error(m->env, "cannot start: cannot listen", "listen=%s error=\"%s\"",
+                  fabric_addr_format(&m->config.listen, addr), strerror(-rc));
+    }
     return rc;
 }
 

@@ -157,7 +157,7 @@ static void lmdb_done(struct loop_task *t)
     l->current = NULL;
     if (c->rc != 0) {
         l->failed = true;
-        log_error(l->env, "meta store commit failed", "error=%d (%s)", c->rc, strerror(-c->rc));
+        log_error(l->env, "the metadata store could not commit", "error=%d (%s)", c->rc, strerror(-c->rc));
     }
     c->done(c, c->rc);
 }
@@ -258,6 +258,8 @@ static int lmdb_open_env(struct meta_lmdb *l, const struct meta_lmdb_config *con
 static const char *open_error_text(int rc)
 {
     switch (rc) {
+    case -ENOENT:
+        return "No such file or directory; the directory is made, but not what it is in";
     case -EWOULDBLOCK:
         return "another process uses this directory";
     case -EMEDIUMTYPE:
@@ -286,8 +288,8 @@ int meta_lmdb_open(struct env *env, const struct meta_lmdb_config *config, struc
         l->thread_runs = rc == 0;
     }
     if (rc != 0) {
-        log_error(env, "cannot open the meta store", "dir=\"%s\" error=%d (%s)", config->dir, rc,
-                  open_error_text(rc));
+        log_error(env, "cannot start: the metadata store cannot be opened", "data-dir=%s why=\"%s\"",
+                  config->dir, open_error_text(rc));
         lmdb_close(&l->store);
         return rc;
     }

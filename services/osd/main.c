@@ -76,7 +76,7 @@ static void media_open(void *user, struct rwm_runner *r)
     int rc = device_open_file(&p->env, o->data, &open, &data);
     if (rc)
         snprintf(p->error, sizeof(p->error), "cannot open the data medium %s: %s%s", o->data, strerror(-rc),
-                 rc == -EBUSY    ? "; another process has it"
+                 rc == -EBUSY    ? "; another process has it, or it is mounted"
                  : rc == -ENOENT ? "; --create and --data-size make it"
                                  : "");
     if (rc == 0 && o->journal && o->journal[0]) {

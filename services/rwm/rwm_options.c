@@ -8,8 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SECRET_MIN 16u
-
 static int bad(struct env *env, const char *option, const char *value, const char *what)
 {
     log_error(env, "cannot start: an option is wrong", "option=%s value=\"%s\" why=\"%s\"", option, value,
@@ -80,12 +78,11 @@ int rwm_options_fabric(struct env *env, const struct rwm_options *o)
     struct fabric_config config = {.role = FABRIC_ROLE_MODULE, .incarnation = rng_u64(env->rng)};
     if (given(o->cluster) && uuid_parse(o->cluster, &config.cluster))
         return bad(env, "cluster", o->cluster, "a cluster id is 32 hex digits");
-    int rc = config_read_secret(o->secret_file, config.secret, sizeof(config.secret), &config.secret_len);
-    if (rc == 0 && config.secret_len < SECRET_MIN)
-        rc = bad(env, "secret-file", o->secret_file, "the secret is shorter than 16 bytes");
-    else if (rc)
-        log_error(env, "cannot start: the secret cannot be read", "secret-file=%s error=\"%s\"",
-                  o->secret_file, strerror(-rc));
+    int rc =
+        config_read_cluster_secret(o->secret_file, config.secret, sizeof(config.secret), &config.secret_len);
+    if (rc)
+        log_error(env, "cannot start: the secret cannot be used", "secret-file=%s why=\"%s\"", o->secret_file,
+                  config_secret_error(rc));
     if (rc == 0) {
         rc = fabric_create_tcp(env, &config, &env->fabric);
         if (rc)

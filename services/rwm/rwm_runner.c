@@ -12,6 +12,13 @@
 #define RETRY_MIN_NS (100 * NS_PER_MS)
 #define RETRY_MAX_NS (30 * NS_PER_S)
 
+/* What only an operator can change: to look again soon would only fill the log. */
+static bool is_lasting(int rc)
+{
+    return rc == -EEXIST || rc == -ENOSPC || rc == -EMEDIUMTYPE || rc == -ESTALE || rc == -EBADMSG ||
+           rc == -EINVAL || rc == -EACCES || rc == -EPERM || rc == -ENOTBLK;
+}
+
 enum runner_state {
     RUNNER_OPENING,    /* the owner opens the media: rwm_runner_opened */
     RUNNER_STARTING,   /* the engine opens the store, registers: serving, or failed */
@@ -67,7 +74,7 @@ static void runner_take_down(struct rwm_runner *r)
 static void runner_failed(struct loop_task *task)
 {
     struct rwm_runner *r = container_of(task, struct rwm_runner, fail_task);
-    uint64_t wait = RETRY_MIN_NS;
+    uint64_t wait = is_lasting(r->rc) ? RETRY_MAX_NS : RETRY_MIN_NS;
     for (unsigned i = 0; i < r->failures && wait < RETRY_MAX_NS; i++)
         wait *= 2;
     wait = min_u64(wait, RETRY_MAX_NS);
@@ -131,8 +138,8 @@ static void engine_failed(void *user, int rc, const char *text)
 {
     struct rwm_runner *r = user;
     if (r->state == RUNNER_STARTING && rc == -EMEDIUMTYPE && r->config.format && !r->formatted) {
-        log_info(r->env, "no store there: looking whether the medium is blank", "media=%s why=\"%s\"",
-                 r->config.label, text);
+        log_debug(r->env, "no store there: looking whether the medium is blank", "media=%s why=\"%s\"",
+                  r->config.label, text);
         runner_format(r);
         return;
     }

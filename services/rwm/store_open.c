@@ -698,8 +698,8 @@ int open_tick(struct store *s)
     if (s->damaged)
         log_warn(s->env, "block store is damaged", "device=%s text=\"%s\"", s->data->name, report.text);
     else
-        log_info(s->env, "block store open", "device=%s blocks=%lu start=%lu text=\"%s\"", s->data->name,
-                 (unsigned long)report.blocks, (unsigned long)s->identity.start_counter, report.text);
+        log_debug(s->env, "block store open", "device=%s blocks=%lu start=%lu text=\"%s\"", s->data->name,
+                  (unsigned long)report.blocks, (unsigned long)s->identity.start_counter, report.text);
     done(arg, s, &report);
     return 1;
 }

@@ -143,8 +143,8 @@ void iscsi_give_up(struct device_iscsi *d)
         log_warn(d->env, "session lost", "device=%s reason=\"%s\"", d->dev.name, d->lost_why);
     else if (!gone && log_allow(d->env, &limit))
         log_warn(d->env, "can not connect to the LUN, trying again",
-                 "device=%s reason=\"%s\" detail=\"%.100s\"", d->dev.name, d->lost_why,
-                 iscsi_get_error(d->context));
+                 "device=%s reason=\"%s\" detail=\"%.*s\"", d->dev.name, d->lost_why,
+                 (int)min_u64(strcspn(iscsi_get_error(d->context), "\n"), 100), iscsi_get_error(d->context));
     iscsi_drop_context(d);
     loop_timer_cancel(d->env->loop, &d->retry_timer);
     d->lost = false;

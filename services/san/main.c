@@ -255,6 +255,17 @@ static void serving(void *user)
         loop_timer_arm(p->loop, &p->ready_timer, count == p->lun_count ? 0 : READY_GRACE_NS);
 }
 
+static int check_url(struct process *p, const char *url)
+{
+    struct iscsi_lun_url parsed;
+    const char *why = "";
+    if (strncmp(url, "iscsi://", 8) != 0 || iscsi_url_parse(url, &parsed, &why) == 0)
+        return 0;
+    log_error(&p->env, "cannot start: a LUN is not like iscsi://[user@]host[:port]/target/lun",
+              "lun=%s why=\"%s\"", url, why);
+    return -EINVAL;
+}
+
 static int split_luns(struct process *p, const struct rwm_config *config)
 {
     const char *at = p->options->luns;
@@ -275,6 +286,8 @@ static int split_luns(struct process *p, const struct rwm_config *config)
                 snprintf(l->initiator, sizeof(l->initiator), "iqn.2026-01.org.cistern:%s.%s", config->host,
                          config->name);
             p->lun_count++;
+            if (check_url(p, l->url) != 0)
+                return -EINVAL;
         }
         at += len + (at[len] == ',');
     }

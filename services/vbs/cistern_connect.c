@@ -130,9 +130,10 @@ static int set_names(struct cistern *c, const struct cistern_options *o)
         return cistern_fail(-EINVAL,
                             "the option secret-file is missing: the file with the cluster's shared secret");
     struct fabric_config *f = &c->fabric_config;
-    int rc = config_read_secret(o->secret_file, f->secret, sizeof f->secret, &f->secret_len);
+    int rc = config_read_cluster_secret(o->secret_file, f->secret, sizeof f->secret, &f->secret_len);
     if (rc != 0)
-        return cistern_fail(rc, "cannot read the secret in %s: %s", o->secret_file, strerror(-rc));
+        return cistern_fail(rc, "the secret in %s cannot be used: %s", o->secret_file,
+                            config_secret_error(rc));
     c->instance = rng_u64(&c->rng) | 1;
     f->role = FABRIC_ROLE_CLIENT;
     f->incarnation = c->instance;

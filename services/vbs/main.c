@@ -56,9 +56,8 @@ struct vbs_process {
 static int copy_name(char *out, const char *text, const char *what)
 {
     if (text == NULL || strlen(text) >= MDC_NAME_MAX || !mdc_name_valid(text)) {
-        log_error(NULL, "cannot start",
-                  "reason=\"'%s' is not a legal name of a %s: letters, digits, '.', '_' and '-'\"",
-                  text != NULL ? text : "", what);
+        log_error(NULL, "cannot start: names are 1 to 63 letters, digits, dots, dashes and underscores",
+                  "%s=\"%s\"", what, text != NULL ? text : "");
         return -EINVAL;
     }
     memcpy(out, text, strlen(text) + 1);
@@ -74,13 +73,15 @@ static int vbs_configure(struct vbs_process *p)
     gateway_config_default(g);
     int rc = fabric_addr_parse(o->listen, &g->listen);
     if (rc != 0) {
-        log_error(NULL, "cannot start", "reason=\"'%s' is not an address to listen on\"", o->listen);
+        log_error(NULL, "cannot start: the address to listen on is not like tcp:127.0.0.1:7200", "listen=%s",
+                  o->listen);
         return rc;
     }
     rc = addr_list_parse(o->mdc, c->mdc, CLUSTER_MDCS_MAX, &c->mdc_count);
     if (rc != 0 || c->mdc[0].provider != g->listen.provider) {
-        log_error(NULL, "cannot start",
-                  "reason=\"mdc '%s' is not a list of addresses of the kind of listen\"", o->mdc);
+        log_error(NULL,
+                  "cannot start: not a list of addresses like tcp:127.0.0.1:7100, of the kind of listen",
+                  "mdc=%s listen=%s", o->mdc, o->listen);
         return -EINVAL;
     }
     if (o->host == NULL || o->host[0] == 0) {
@@ -91,7 +92,7 @@ static int vbs_configure(struct vbs_process *p)
     }
     rc = copy_name(c->host, host, "host");
     if (rc == 0)
-        rc = copy_name(c->name, o->name, "gateway");
+        rc = copy_name(c->name, o->name, "name");
     if (rc != 0)
         return rc;
     c->role = FABRIC_ROLE_VBS;
@@ -99,8 +100,12 @@ static int vbs_configure(struct vbs_process *p)
     g->memory_bytes = o->memory;
     p->fabric_config.role = FABRIC_ROLE_VBS;
     p->fabric_config.incarnation = c->instance;
-    return config_read_secret(o->secret_file, p->fabric_config.secret, sizeof p->fabric_config.secret,
-                              &p->fabric_config.secret_len);
+    rc = config_read_cluster_secret(o->secret_file, p->fabric_config.secret, sizeof p->fabric_config.secret,
+                                    &p->fabric_config.secret_len);
+    if (rc != 0)
+        log_error(NULL, "cannot start: the secret cannot be used", "secret-file=%s why=\"%s\"",
+                  o->secret_file, config_secret_error(rc));
+    return rc;
 }
 
 /* An open can succeed from here on. */
@@ -115,6 +120,7 @@ static void on_ready_timer(struct loop_timer *t)
     char text[64], detail[96];
     gateway_addr(p->gateway, &addr);
     snprintf(detail, sizeof detail, "listen=%s", fabric_addr_format(&addr, text));
+    log_info(&p->env, "serving", "%s", detail);
     (void)service_main_ready(&p->main, detail);
 }
 
@@ -142,7 +148,8 @@ static int vbs_run(struct vbs_process *p)
         service_main_stopping(&p->main);
         loop_timer_cancel(p->env.loop, &p->ready_timer);
     } else {
-        log_error(&p->env, "cannot start", "listen=%s error=\"%s\"", p->options.listen, strerror(-rc));
+        log_error(&p->env, "cannot start: cannot listen, or no memory", "listen=%s error=\"%s\"",
+                  p->options.listen, strerror(-rc));
     }
     gateway_destroy(p->gateway);
     if (p->env.fabric != NULL)
@@ -162,13 +169,14 @@ int main(int argc, char **argv)
     p->main.pid_fd = -1;
     rng_init_system(&p->rng);
     int rc = config_parse(&vbs_spec, argc, argv, &p->options);
-    if (rc == 0)
-        rc = vbs_configure(p);
-    else
-        rc = rc > 0 ? 1 : rc;
+    if (rc != 0) {
+        free(p);
+        return rc > 0 ? 0 : 2;
+    }
+    rc = vbs_configure(p);
     if (rc == 0)
         rc = vbs_run(p);
     config_free(&vbs_spec, &p->options);
     free(p);
-    return rc < 0 ? 1 : 0;
+    return rc == 0 ? 0 : 1;
 }

@@ -4,7 +4,7 @@
 # CLUSTER_DIR/NAME.args (its command line, one word a line), NAME.pid, NAME.log, NAME.ready.
 # Ports are picked free at the first start and kept in CLUSTER_DIR/ports.
 
-CISTERN_PLUGIN=${CISTERN_PLUGIN:-$CISTERN_BIN/../lib/nbdkit-cistern-plugin.so}
+CISTERN_PLUGIN=${CISTERN_PLUGIN:-${CISTERN_BIN%/bin}/lib/nbdkit-cistern-plugin.so}
 
 # A free loopback port, different at each call.
 cluster_free_port() {
@@ -174,7 +174,7 @@ cluster_start_all() {
 cluster_stop_all() {
     local f
     [ ! -e "$CLUSTER_DIR/tgt.pid" ] || cluster_signal tgt KILL # it has nothing to put in order, and does not go by itself
-    for f in nbd vbs2 vbs1 san1 $(cd "$CLUSTER_DIR" && ls osd*.pid 2>/dev/null | sed 's/\.pid$//') mdc tgt; do
+    for f in nbd vbs2 vbs1 san1 $(ls "$CLUSTER_DIR"/osd*.pid 2>/dev/null | sed 's|.*/||; s/\.pid$//') mdc tgt; do
         [ ! -e "$CLUSTER_DIR/$f.pid" ] || cluster_stop "$f"
         rm -f "$CLUSTER_DIR/$f.pid" "$CLUSTER_DIR/$f.ready"
     done

@@ -5,6 +5,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CISTERN_BIN=${CISTERN_BIN:-$here/../../build/bin}
 CLUSTER_DIR=$(mktemp -d "${TMPDIR:-/tmp}/cistern-test.XXXXXX")
 export CISTERN_BIN CLUSTER_DIR
+cd "$CLUSTER_DIR" # clients leave files where they stand
 # Leak checks of clients that are loaded into other programs (nbdkit) are done by the unit tests.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0:abort_on_error=1}
 # shellcheck source=tests/system/cluster.sh

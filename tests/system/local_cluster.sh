@@ -9,7 +9,7 @@ export CLUSTER_DIR
 # shellcheck source=tests/system/cluster.sh
 . "$here/cluster.sh"
 
-step() { printf '\033[1m==> %s\033[0m\n' "$*"; }
+step() { if [ -t 1 ]; then printf '\033[1m==> %s\033[0m\n' "$*"; else printf '==> %s\n' "$*"; fi; }
 
 unmount() {
     local loop

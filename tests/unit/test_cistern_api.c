@@ -200,7 +200,9 @@ static void use_with_thread(struct fixture *fx, bool direct)
     struct cistern_volume *v, *w;
     assert_int_equal(cistern_connect(&o, &c), 0);
     assert_int_equal(cistern_open(c, "nothing", 0, &v), -ENOENT);
-    assert_non_null(strstr(cistern_error(), "nothing"));
+    const char *named = strstr(cistern_error(), "nothing");
+    assert_non_null(named);
+    assert_null(strstr(named + 1, "nothing")); /* one sentence, not one inside another */
     assert_int_equal(cistern_open(c, "v", 64, &v), -EINVAL);
     assert_int_equal(cistern_open(c, "not a name", 0, &v), -EINVAL);
     assert_int_equal(cistern_open(c, "v", 0, &v), 0);

@@ -243,6 +243,15 @@ static void secrets(void **state)
     assert_int_equal(config_read_secret(path, out, sizeof out, &len), -E2BIG);
     assert_int_equal(config_read_secret("/nonexistent", out, sizeof out, &len), -ENOENT);
     assert_int_equal(len, 3);
+    write_file("0123456789abcde\n", 0600);
+    assert_int_equal(config_read_secret(path, out, sizeof out, &len), 0);
+    len = 3;
+    assert_int_equal(config_read_cluster_secret(path, out, sizeof out, &len), -EKEYREJECTED);
+    assert_int_equal(len, 3);
+    assert_non_null(strstr(config_secret_error(-EKEYREJECTED), "16"));
+    write_file("0123456789abcdef", 0600);
+    assert_int_equal(config_read_cluster_secret(path, out, sizeof out, &len), 0);
+    assert_int_equal(len, 16);
     log_set_sink(NULL, NULL);
 }
 

@@ -427,8 +427,8 @@ static void open_errors(void **state)
     struct device *dev = NULL;
     o.create = false;
     assert_int_equal(device_open_file(&f->env, f->path, &o, &dev), -ENOENT);
-    assert_int_equal(device_open_file(&f->env, f->dir, &o, &dev), -EINVAL);
-    assert_int_equal(device_open_file(&f->env, "/dev/null", &o, &dev), -EINVAL);
+    assert_int_equal(device_open_file(&f->env, f->dir, &o, &dev), -ENOTBLK);
+    assert_int_equal(device_open_file(&f->env, "/dev/null", &o, &dev), -ENOTBLK);
     int fd = open(f->path, O_CREAT | O_RDWR, 0600);
     assert_true(fd >= 0);
     assert_int_equal(device_open_file(&f->env, f->path, &o, &dev), -EINVAL); /* empty */
