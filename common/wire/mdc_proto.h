@@ -58,6 +58,10 @@ struct mdc_module_register_request {
     uint64_t start_counter; /* durable in the superblock, +1 at each start; lower than known = OLD_MEDIA;
                                equal is a repeat of this start */
     uint64_t incarnation;
+    /* The latest start that was accepted, as the medium has noted it: a module registers, notes, and
+     * registers again with its own start here before it serves. Not the one on record: OLD_MEDIA. 0 = none.
+     */
+    uint64_t accepted_start, accepted_incarnation;
     uint32_t module; /* as the superblock says, 0 = never registered */
     uint8_t kind;    /* enum table_module_kind */
     uint8_t media;   /* enum table_media */

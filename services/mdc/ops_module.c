@@ -54,6 +54,25 @@ static bool earlier_start_lives(const struct mdc_decision *d, const struct mdc_m
            d->now_ns - m->heard_ns <= round_ns;
 }
 
+/*
+ * A medium notes each start that was accepted, and says so before it serves. It is the one that served last
+ * if it noted the start on record; or the one before, while that on record was not confirmed, so never
+ * served; or a later one than this controller knows, which was then put back from an old copy itself.
+ * Anything else is an old copy of the medium: start counters alone would be caught up with by starting it
+ * often enough.
+ */
+static bool served_last(const struct mdc_module *m, const struct mdc_module_register_request *rq)
+{
+    const struct record_module *r = &m->rec;
+    if (rq->accepted_start > r->start_counter)
+        return true;
+    if (rq->accepted_start == r->start_counter && rq->accepted_incarnation == r->incarnation)
+        return true;
+    bool confirmed = r->confirmed_start == r->start_counter && r->confirmed_incarnation == r->incarnation;
+    return !confirmed && rq->accepted_start == r->confirmed_start &&
+           rq->accepted_incarnation == r->confirmed_incarnation;
+}
+
 /* What the medium may do here: *known is its module, NULL for a new one. */
 static uint32_t judge_medium(struct mdc_decision *d, const struct mdc_module_register_request *rq,
                              struct mdc_module **known)
@@ -86,6 +105,11 @@ static uint32_t judge_medium(struct mdc_decision *d, const struct mdc_module_reg
             d, rq, STATUS_OLD_MEDIA,
             "another process registered the same start of this store: it is a copy of a medium in use; stop "
             "one of them");
+    if (!served_last(m, rq))
+        return refuse_module(
+            d, rq, STATUS_OLD_MEDIA,
+            "it does not know of the latest start that served: it was put back from an old copy, and serving it would "
+            "bring back old data; format it to use it anew");
     if (earlier_start_lives(d, rq, m))
         return refuse_module(
             d, rq, STATUS_BUSY,
@@ -176,6 +200,8 @@ static bool take_description(struct mdc_module *m, const struct mdc_module_regis
     m->rec.store = rq->store;
     m->rec.start_counter = rq->start_counter;
     m->rec.incarnation = rq->incarnation;
+    m->rec.confirmed_start = rq->accepted_start;
+    m->rec.confirmed_incarnation = rq->accepted_incarnation;
     m->rec.capacity_bytes = rq->capacity_bytes;
     m->rec.kind = rq->kind;
     m->rec.media = rq->media;

@@ -80,6 +80,8 @@ struct record_module {
     uint8_t reserved[6];
     uint8_t addr[MDC_ADDR_LEN];
     char host[MDC_NAME_MAX], rack[MDC_NAME_MAX], name[MDC_NAME_MAX];
+    uint64_t confirmed_start,
+        confirmed_incarnation; /* the latest accepted start that its medium is known to have noted */
     uint32_t reserved1;
     uint32_t crc;
 };
@@ -120,7 +122,7 @@ struct record_attachment {
 _Static_assert(sizeof(struct record_format) == 48, "layout");
 _Static_assert(sizeof(struct record_counters) == 64, "layout");
 _Static_assert(sizeof(struct record_pool) == 8 + 16 + 8 + 64 + 8, "layout");
-_Static_assert(sizeof(struct record_module) == 8 + 8 + 16 + 24 + 8 + 24 + 192 + 8, "layout");
+_Static_assert(sizeof(struct record_module) == 8 + 8 + 16 + 24 + 8 + 24 + 192 + 16 + 8, "layout");
 _Static_assert(sizeof(struct record_partitions) == 24 + 64 * 40 + 8, "layout");
 _Static_assert(sizeof(struct record_volume) == 8 + 16 + 64 + 8 + 48 + 8, "layout");
 _Static_assert(sizeof(struct record_attachment) == 8 + 16 + 64 + 8 + 8 + 8, "layout");

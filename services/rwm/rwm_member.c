@@ -103,18 +103,49 @@ static void register_accepted(struct rwm *m)
     cluster_refresh(m->cluster);
 }
 
+static bool identity_written(struct rwm *m, int rc)
+{
+    m->identity_busy = false;
+    if (rc == 0)
+        return true;
+    rwm_store_error(m, rc, "identity");
+    if (!m->broken)
+        rwm_fail(m, rc, "the store's identity could not be written (%s)", strerror(-rc));
+    return false;
+}
+
+static void accepted_done(void *arg, int rc)
+{
+    struct rwm *m = arg;
+    if (identity_written(m, rc))
+        member_register(m);
+}
+
+/*
+ * Twice: the medium notes durably that this start was accepted, then the controller hears that it has. Only
+ * then is anything served; so a copy of the medium made before can be told from it for ever, however often it
+ * is started.
+ */
+static void register_note(struct rwm *m)
+{
+    if (store_identity(m->store)->accepted_incarnation == m->config.incarnation) {
+        register_accepted(m);
+        return;
+    }
+    int rc = store_set_accepted(m->store, m->config.incarnation, accepted_done, m);
+    if (rc == 0)
+        m->identity_busy = true;
+    else if (rc != -EAGAIN) /* busy: the timer registers again */
+        rwm_fail(m, rc, "the store's identity could not be written (%s)", strerror(-rc));
+}
+
 static void identity_done(void *arg, int rc)
 {
     struct rwm *m = arg;
-    m->identity_busy = false;
-    if (rc) {
-        rwm_store_error(m, rc, "identity");
-        if (!m->broken)
-            rwm_fail(m, rc, "the store's identity could not be written (%s)", strerror(-rc));
+    if (!identity_written(m, rc))
         return;
-    }
     m->id = m->member.register_reply.module;
-    register_accepted(m);
+    register_note(m);
 }
 
 static void register_identity(struct rwm *m)
@@ -129,7 +160,7 @@ static void register_identity(struct rwm *m)
     }
     if (id->module == module && uuid_eq(&id->cluster, &m->member.cluster)) {
         m->id = module;
-        register_accepted(m);
+        register_note(m);
         return;
     }
     if (m->identity_busy)
@@ -178,6 +209,8 @@ static void register_fill(struct rwm *m)
     r->store = id->store;
     r->start_counter = id->start_counter;
     r->incarnation = m->config.incarnation;
+    r->accepted_start = id->accepted_start;
+    r->accepted_incarnation = id->accepted_incarnation;
     r->module = id->module;
     r->kind = (uint8_t)m->config.kind;
     r->media = (uint8_t)m->config.media;

@@ -497,6 +497,8 @@ static void identity_step(struct store *s)
     s->super_update.next.cluster = s->identity_next.cluster;
     s->super_update.next.module = s->identity_next.module;
     s->super_update.next.partition_bits = s->identity_next.partition_bits;
+    s->super_update.next.accepted_start = s->identity_next.accepted_start;
+    s->super_update.next.accepted_incarnation = s->identity_next.accepted_incarnation;
     super_write(s, identity_written);
 }
 
@@ -581,29 +583,54 @@ const struct store_identity *store_identity(const struct store *s)
     return &s->identity;
 }
 
-int store_set_identity(struct store *s, const struct uuid *cluster, uint32_t module, uint32_t partition_bits,
-                       void (*done)(void *arg, int rc), void *arg)
+static int identity_can_change(const struct store *s)
 {
-    const struct store_identity *id = &s->identity;
     if (s->broken || s->closing)
         return s->broken ? s->broken : -ENODEV;
     if (s->options.read_only)
         return -EROFS;
-    if (partition_bits > 24)
-        return -EINVAL;
-    if (s->identity_wanted || s->identity_busy || s->identity_finished)
-        return -EAGAIN;
-    if ((!uuid_is_zero(&id->cluster) && !uuid_eq(&id->cluster, cluster)) ||
-        (id->module && id->module != module))
-        return -EPERM;
-    s->identity_next = *id;
-    s->identity_next.cluster = *cluster;
-    s->identity_next.module = module;
-    s->identity_next.partition_bits = partition_bits;
+    return s->identity_wanted || s->identity_busy || s->identity_finished ? -EAGAIN : 0;
+}
+
+static void identity_change(struct store *s, const struct store_identity *next,
+                            void (*done)(void *arg, int rc), void *arg)
+{
+    s->identity_next = *next;
     s->identity_done = done;
     s->identity_arg = arg;
     s->identity_wanted = true;
     store_kick(s);
+}
+
+int store_set_accepted(struct store *s, uint64_t incarnation, void (*done)(void *arg, int rc), void *arg)
+{
+    int rc = identity_can_change(s);
+    if (rc)
+        return rc;
+    struct store_identity next = s->identity;
+    next.accepted_start = next.start_counter;
+    next.accepted_incarnation = incarnation;
+    identity_change(s, &next, done, arg);
+    return 0;
+}
+
+int store_set_identity(struct store *s, const struct uuid *cluster, uint32_t module, uint32_t partition_bits,
+                       void (*done)(void *arg, int rc), void *arg)
+{
+    const struct store_identity *id = &s->identity;
+    int rc = identity_can_change(s);
+    if (rc)
+        return rc;
+    if (partition_bits > 24)
+        return -EINVAL;
+    if ((!uuid_is_zero(&id->cluster) && !uuid_eq(&id->cluster, cluster)) ||
+        (id->module && id->module != module))
+        return -EPERM;
+    struct store_identity next = *id;
+    next.cluster = *cluster;
+    next.module = module;
+    next.partition_bits = partition_bits;
+    identity_change(s, &next, done, arg);
     return 0;
 }
 

@@ -28,10 +28,14 @@ struct store_key {
 
 /* ---- making and opening ---- */
 struct store_identity {
-    struct uuid store;       /* made at format */
-    struct uuid cluster;     /* all zero until first registration */
-    uint32_t module;         /* 0 until first registration */
-    uint64_t start_counter;  /* +1, durably, at each open before anything is served */
+    struct uuid store;      /* made at format */
+    struct uuid cluster;    /* all zero until first registration */
+    uint32_t module;        /* 0 until first registration */
+    uint64_t start_counter; /* +1, durably, at each open before anything is served */
+    /* The latest start that the metadata controller accepted, and its incarnation: what tells the medium from
+     * an older copy of itself, whose start_counter catches up when it is started often enough. 0 = none yet.
+     */
+    uint64_t accepted_start, accepted_incarnation;
     uint32_t partition_bits; /* the index is kept by partition: log2 of the pool's partition count, 0 until in
                                 a pool */
 };
@@ -85,6 +89,8 @@ const struct store_identity *store_identity(const struct store *store);
  * when cluster or module are set already and differ. */
 int store_set_identity(struct store *store, const struct uuid *cluster, uint32_t module,
                        uint32_t partition_bits, void (*done)(void *arg, int rc), void *arg);
+/* Durably notes that this start was accepted under that incarnation. As store_set_identity. */
+int store_set_accepted(struct store *store, uint64_t incarnation, void (*done)(void *arg, int rc), void *arg);
 
 /* ---- blocks ---- */
 /* Embedded in the caller's object; the store's from a successful submit until done. Memory of iov must be

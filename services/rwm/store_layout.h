@@ -52,10 +52,12 @@ struct disk_super {
     uint64_t tail_pos, tail_seq; /* where replay begins, and the seq that the batch there must have */
     uint32_t tail_prev_crc, reserved;
     uint64_t suspect_below; /* entries older than this batch may lack writes that rot took; 0 = none */
-    uint8_t unused[STORE_PAGE_BYTES - 208];
+    uint64_t accepted_start,
+        accepted_incarnation; /* the latest start that the metadata controller accepted */
+    uint8_t unused[STORE_PAGE_BYTES - 224];
 };
 _Static_assert(sizeof(struct disk_super) == STORE_PAGE_BYTES, "one page");
-_Static_assert(offsetof(struct disk_super, unused) == 208, "no hidden padding");
+_Static_assert(offsetof(struct disk_super, unused) == 224, "no hidden padding");
 
 /* ---- superblock of a journal device: one page, two copies ---- */
 enum { JSUPER_INTENT = 1, JSUPER_SETTLED = 2 };

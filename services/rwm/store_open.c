@@ -262,6 +262,8 @@ static void prepare(struct store *s)
                                           .cluster = sb->cluster,
                                           .module = sb->module,
                                           .start_counter = sb->start_counter,
+                                          .accepted_start = sb->accepted_start,
+                                          .accepted_incarnation = sb->accepted_incarnation,
                                           .partition_bits = sb->partition_bits};
     s->damaged = (sb->flags & SUPER_PAGES_LOST) || sb->suspect_below;
     if (sb->entry_pages_used)

@@ -331,6 +331,16 @@ const struct store_identity *store_identity(const struct store *s)
     return &s->identity;
 }
 
+int store_set_accepted(struct store *s, uint64_t incarnation, void (*done)(void *, int), void *arg)
+{
+    s->identity.accepted_start = s->identity.start_counter;
+    s->identity.accepted_incarnation = incarnation;
+    struct fake_op *f = op_queue(s, FAKE_CALL);
+    f->call = done;
+    f->arg = arg;
+    return 0;
+}
+
 int store_set_identity(struct store *s, const struct uuid *cluster, uint32_t module, uint32_t bits,
                        void (*done)(void *, int), void *arg)
 {

@@ -181,6 +181,47 @@ static void beat(struct desk *k, uint32_t id, uint64_t removing)
     store_batch(k);
 }
 
+/* ---- old copies of a medium ---- */
+
+/* A medium at its start-th start, which has noted the acceptance of start noted (0 = of none). */
+static uint32_t start_of(struct desk *k, uint64_t start, uint64_t noted, uint64_t noted_incarnation)
+{
+    struct mdc_module_register_request rq = module_of(1, start);
+    struct mdc_module_register_reply rep;
+    rq.accepted_start = noted;
+    rq.accepted_incarnation = noted ? noted_incarnation : 0;
+    return DECIDE(k, 0, module_register, &rq, &rep);
+}
+
+/* A start that serves: registered, noted, registered again. */
+static void serve(struct desk *k, uint64_t start, uint64_t noted)
+{
+    assert_int_equal(start_of(k, start, noted, 1000 + noted), STATUS_OK);
+    assert_int_equal(start_of(k, start, start, 1000 + start), STATUS_OK);
+}
+
+/* However often an old copy is started, its counter never makes it the medium that served last. */
+static void test_old_copies(void **state)
+{
+    (void)state;
+    struct desk *k = desk_new(1);
+    serve(k, 1, 0);
+    serve(k, 2, 1);
+    serve(k, 3, 2);
+    for (uint64_t start = 2; start < 12; start++) /* a copy made while start 1 served */
+        assert_int_equal(start_of(k, start, 1, 1001), STATUS_OLD_MEDIA);
+    assert_int_equal(start_of(k, 9, 0, 0), STATUS_OLD_MEDIA);  /* one from before all */
+    assert_int_equal(start_of(k, 9, 3, 77), STATUS_OLD_MEDIA); /* one that went another way since */
+    assert_int_equal(start_of(k, 5, 3, 1003), STATUS_OK);      /* the true one; start 4 never registered */
+    assert_int_equal(start_of(k, 6, 3, 1003), STATUS_OK);      /* died before it could note start 5 */
+    assert_int_equal(start_of(k, 7, 6, 1006), STATUS_OK); /* noted start 6, died before it could say so */
+    assert_int_equal(start_of(k, 7, 7, 1007), STATUS_OK);
+    assert_int_equal(start_of(k, 8, 3, 1003), STATUS_OLD_MEDIA); /* a copy from before start 7 */
+    serve(k, 20, 12); /* this store was put back from an old copy itself: the medium knows of later starts */
+    assert_int_equal(start_of(k, 21, 7, 1007), STATUS_OLD_MEDIA);
+    desk_free(k);
+}
+
 /* ---- what is stored is what is known ---- */
 
 static void check_volumes(struct mdc_state *a, struct mdc_state *b)
@@ -667,6 +708,7 @@ int main(void)
         cmocka_unit_test(test_later_start_waits_for_silence),
         cmocka_unit_test(test_opens_are_limited),
         cmocka_unit_test(test_watch),
+        cmocka_unit_test(test_old_copies),
         cmocka_unit_test(test_removal_needs_confirmation_and_emptiness),
         cmocka_unit_test(test_every_flipped_byte_is_refused),
         cmocka_unit_test(test_missing_records),

@@ -35,9 +35,14 @@ static void registers_and_records(void **state)
     struct fix f;
     (void)state;
     fix_init(&f, 1);
-    assert_int_equal(f.mdc->registrations, 1);
+    /* twice: the second tells that the medium has noted the first's answer, and only then anything is served
+     */
+    assert_int_equal(f.mdc->registrations, 2);
     assert_int_equal(f.mdc->registered.start_counter, 1);
-    assert_int_equal(f.mdc->registered.module, 0);
+    assert_int_equal(f.mdc->registered.accepted_start, 1);
+    assert_int_equal(f.mdc->registered.accepted_incarnation, f.incarnation);
+    assert_int_equal(f.medium->identity.accepted_incarnation, f.incarnation);
+    assert_int_equal(f.mdc->registered.module, 1);
     assert_int_equal(f.medium->identity.module, 1);
     assert_int_equal(f.medium->identity.partition_bits, 2);
     for (uint32_t i = 0; i < FAKE_POOL_PARTITIONS; i++)
@@ -49,14 +54,15 @@ static void registers_and_records(void **state)
     /* A session that was lost, or an MDC that forgot, is registered with again; nothing new is begun. */
     fake_mdc_break(f.mdc);
     fix_run(&f, 50 * NS_PER_MS);
-    assert_int_equal(f.mdc->registrations, 2);
+    assert_int_equal(f.mdc->registrations, 3);
     f.mdc->register_again = true;
     fix_run(&f, 50 * NS_PER_MS);
-    assert_int_equal(f.mdc->registrations, 3);
+    assert_int_equal(f.mdc->registrations, 4);
     assert_int_equal(f.mdc->registered.incarnation, f.incarnation);
     restart(&f);
     assert_true(fix_wait_serving(&f));
     assert_int_equal(f.mdc->registered.start_counter, 2);
+    assert_int_equal(f.mdc->registered.accepted_start, 2);
     assert_int_equal(f.mdc->registered.module, 1);
     assert_int_equal(f.mdc->registered.highest_epoch, 13);
     assert_int_equal(f.mdc->registered.highest_layer, 101);
