@@ -11,6 +11,8 @@
 #define TCP_READ_WINDOW 64u
 #define TCP_SERVED_MAX  256u /* READs of a peer that wait for the socket; more is not what our core sends */
 #define TCP_READ_BURST  16   /* receives of one connection in one round */
+/* Bytes of requests' payloads in one round: then they are acted upon, while the rest is on its way. */
+#define TCP_FETCH_BURST (256u * 1024u)
 _Static_assert(sizeof(struct tcp_frame) + FABRIC_MESSAGE_MAX <= TCP_RX_BYTES,
                "a message fits the receive buffer");
 _Static_assert(TCP_SERVED_MAX >= 2 * TCP_READ_WINDOW, "our own window never kills a connection");
@@ -38,6 +40,7 @@ struct tcp_rx {
     struct fabric_mem *mem; /* MEMORY */
     struct fabric_sge one;  /* MEMORY */
     uint64_t source_serial; /* of the last message with a source: what remote.addr names */
+    uint32_t fetched;       /* bytes of requests' payloads in this round */
     bool more;              /* the last receive filled all there was room for */
     bool dispatching;       /* the parser is on the stack */
     uint8_t *buf;

@@ -87,6 +87,7 @@ static void payload_end(struct tcp_conn *tc)
     rx->mem = NULL;
     switch (dst) {
     case TCP_DST_FETCH:
+        rx->fetched += op_len(op);
         fabric_core_op_done(op, 0);
         break;
     case TCP_DST_SINK:
@@ -390,7 +391,8 @@ static bool rx_receive(struct tcp_conn *tc)
 
 void tcp_rx_readable(struct tcp_conn *tc)
 {
-    for (int i = 0; i < TCP_READ_BURST; i++) {
+    tc->rx.fetched = 0;
+    for (int i = 0; i < TCP_READ_BURST && tc->rx.fetched < TCP_FETCH_BURST; i++) {
         if (!conn_lives(tc))
             return;
         if (tcp_rx_blocked(tc)) {
