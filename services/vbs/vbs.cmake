@@ -10,6 +10,8 @@ target_link_libraries(libcistern PRIVATE -Wl,--whole-archive $<TARGET_FILE:ciste
 target_link_options(libcistern PRIVATE -Wl,--version-script=${LIBCISTERN_MAP})
 set_target_properties(libcistern PROPERTIES OUTPUT_NAME cistern VERSION ${PROJECT_VERSION} SOVERSION 0
   LINK_DEPENDS "${LIBCISTERN_MAP};$<TARGET_FILE:cistern_svc_vbs>" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+file(RELATIVE_PATH CISTERN_PREFIX_FROM_PC "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
+string(REGEX REPLACE "/$" "" CISTERN_PREFIX_FROM_PC "${CISTERN_PREFIX_FROM_PC}")
 configure_file(${CMAKE_CURRENT_SOURCE_DIR}/vbs/cistern.pc.in ${CMAKE_BINARY_DIR}/cistern.pc @ONLY)
 install(TARGETS libcistern LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(FILES ${CMAKE_CURRENT_SOURCE_DIR}/vbs/cistern.h DESTINATION include)
