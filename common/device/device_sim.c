@@ -119,6 +119,11 @@ static void settle_orphans(struct sim_medium *m, bool all)
     }
 }
 
+void sim_medium_settle(struct sim_medium *m)
+{
+    settle_orphans(m, false);
+}
+
 /* ---- the device ---- */
 
 static void gather(struct sim_op *op, const struct device_io *io)

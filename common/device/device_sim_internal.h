@@ -84,6 +84,8 @@ uint64_t sim_latency_ns(struct sim_medium *m);
 void sim_device_changed(struct device_sim *d);
 /* Ends what is under way: -EIO to the owner, while the medium may carry it out yet. */
 void sim_device_cut(struct device_sim *d);
+/* What dead processes left under way lands, or does not, now. */
+void sim_medium_settle(struct sim_medium *m);
 /* Whether the medium takes a request of this nexus: 0, or the rc it ends with (reservation conflict, unit
  * attention). */
 int sim_lun_admit(struct sim_medium *m, const struct sim_op *op);

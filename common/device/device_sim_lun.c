@@ -306,6 +306,7 @@ void sim_lun_restore(struct sim_medium *m)
 
 void sim_lun_forget(struct sim_medium *m)
 {
+    sim_medium_settle(m); /* a reset ends what is under way of those who are gone */
     memset(m->registrations, 0, sizeof m->registrations);
     m->holder = 0;
     m->generation = 0;

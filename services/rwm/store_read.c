@@ -4,6 +4,10 @@
  * One device request a read, from its first to its last unit that lies in the slot; what lies between and
  * comes from elsewhere (overlay, holes) goes to a sink. CRCs are those of the image at the start: units that
  * change meanwhile change in memory first, and their slot stays as it was until this reader has left.
+ *
+ * What a LUN's index and overlay say is true only for as long as the LUN is ours, and that the array alone
+ * knows: another agent may have taken it while this process stood still. So what was found in memory is told
+ * only after the array has served one more read.
  */
 #include "services/rwm/store_internal.h"
 
@@ -78,6 +82,20 @@ static void read_device(struct req *r)
                r->iov, n, (uint64_t)(last - first + 1) * UNIT_BYTES);
 }
 
+static bool may_be_taken(const struct store *s)
+{
+    return s->data->fence_state == DEVICE_FENCE_HELD || s->data->fence_state == DEVICE_FENCE_UNCERTAIN;
+}
+
+static void read_proof(struct req *r)
+{
+    struct store *s = r->s;
+    r->mask = 0;
+    r->generation = (uint8_t)blk_reader_enter(r->b);
+    sio_init(&r->sio, s, read_done);
+    sio_rw(&r->sio, s->data, DEVICE_READ, STORE_SUPER_0, s->sink, UNIT_BYTES);
+}
+
 void read_start(struct req *r)
 {
     struct store *s = r->s;
@@ -95,12 +113,16 @@ void read_start(struct req *r)
     op->found = e ? (struct version){e->epoch, e->counter} : (struct version){0, 0};
     if (r->kind == REQ_READ)
         fill_memory(r, e);
-    if (r->kind == REQ_STAT || r->mask == 0) {
+    bool memory = r->kind == REQ_STAT || r->mask == 0;
+    if (memory && !may_be_taken(s)) {
         req_finish(r, 0);
         return;
     }
     /* The page is not needed any more; the block stays in core through its reader. */
-    read_device(r);
+    if (memory)
+        read_proof(r);
+    else
+        read_device(r);
     MUST(b->active);
     b->active--;
     blk_release(s, b);

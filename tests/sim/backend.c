@@ -33,7 +33,7 @@ static int create_core(struct sim_backend *b)
     config.cluster.instance = b->instance;
     config.cluster.refresh_ns = 300 * NS_PER_MS;
     snprintf(config.cluster.name, sizeof(config.cluster.name), "%s", p->name);
-    snprintf(config.cluster.host, sizeof(config.cluster.host), "host-%s", p->name);
+    sim_client_host(p, config.cluster.host, sizeof(config.cluster.host));
     return volume_core_create(&p->env, &config, &b->core);
 }
 
@@ -116,7 +116,7 @@ int sim_backend_open(struct sim_backend *b, unsigned volume, void (*done)(void *
     o->done = done;
     o->arg = arg;
     snprintf(options.name, sizeof(options.name), "%s", sim_volume_name(volume));
-    snprintf(options.host, sizeof(options.host), "host-%s", b->proc->name);
+    sim_client_host(b->proc, options.host, sizeof(options.host));
     if (b->core)
         return volume_open(b->core, &options, core_opened, o);
     return vbs_client_open(b->client, &options, client_opened, o);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/crc.h"
+#include "common/log.h"
 #include "tests/sim/backend.h"
 #include "tests/sim/client.h"
 
@@ -16,12 +17,15 @@
 #define SMALL_GROUPS  (4u * SMALL_STRIPES)
 #define GROUPS        (SMALL_GROUPS + BIG_BLOCKS)
 
+#define TAIL_BLOCKS_MOST 64u
+
 _Static_assert(SMALL_GROUPS *SMALL_SECTORS + BIG_BLOCKS * BIG_SECTORS == SIM_SECTORS,
                "the groups are all sectors");
 
 struct slot {
     struct sim_client *client;
-    bool busy, read_all;
+    bool busy, read_all, redo, tail; /* tail: of the part that is always zero */
+    uint64_t opened, fenced;         /* ticks: of the open that it uses; of the end of that, 0 = none */
     enum volume_op op;
     unsigned volume, group, first, count; /* sectors in the group */
     uint64_t begin, value; /* the value of the first sector; the next sectors have the next values */
@@ -37,6 +41,7 @@ struct sim_client {
     struct loop_timer timer;
     unsigned depth, issued, busy;
     bool open[SIM_VOLUMES], opening[SIM_VOLUMES];
+    uint64_t opened[SIM_VOLUMES];
     bool draining, reading_all;
     unsigned read_volume, read_group;
 };
@@ -103,8 +108,13 @@ static void record_write(struct slot *s, bool acknowledged)
 {
     struct sim_cluster *sc = s->client->proc->cluster;
     uint64_t end = acknowledged ? sim_tick(sc) : HISTORY_OPEN;
+    enum history_kind kind = HISTORY_WRITE;
+    if (s->fenced) {
+        end = min_u64(end, s->fenced);
+        kind = acknowledged ? HISTORY_WRITE : HISTORY_MAYBE;
+    }
     for (unsigned i = 0; i < s->count; i++)
-        history_add(sc->history, history_sector(s->volume, s->group, s->first + i), HISTORY_WRITE,
+        history_add(sc->history, history_sector(s->volume, s->group, s->first + i), kind,
                     s->op == VOLUME_WRITE ? s->value + i : 0, s->begin, end, s->client->proc->number);
 }
 
@@ -142,6 +152,34 @@ static void client_kick(struct sim_client *c, uint64_t delay_ns)
         loop_timer_arm(c->proc->env.loop, &c->timer, delay_ns);
 }
 
+static uint64_t slot_offset(const struct slot *s)
+{
+    if (s->tail)
+        return SIM_HEAD_BYTES + (uint64_t)s->first * BLOCK_BYTES;
+    return group_offset(s->group) + (uint64_t)s->first * SECTOR_BYTES;
+}
+
+static void tail_check(struct slot *s, int rc)
+{
+    struct sim_cluster *sc = s->client->proc->cluster;
+    if (rc || s->op != VOLUME_READ)
+        return;
+    for (unsigned i = 0; i < BLOCK_BYTES && !sc->error[0]; i++)
+        if (s->data[i])
+            snprintf(sc->error, sizeof(sc->error),
+                     "%s read what nobody wrote: volume %u offset %" PRIu64 " (%02x)", s->client->proc->name,
+                     s->volume, slot_offset(s) + i, s->data[i]);
+}
+
+static void log_debug_io(const struct slot *s, int rc)
+{
+    const struct sim_cluster *sc = s->client->proc->cluster;
+    if (sc->options.verbose)
+        log_info(&s->client->proc->env, "operation ended",
+                 "op=%d volume=%u offset=%" PRIu64 " sectors=%u begin=%" PRIu64 " tick=%" PRIu64 " rc=%d",
+                 (int)s->op, s->volume, slot_offset(s), s->count, s->begin, sc->tick, rc);
+}
+
 static void io_done(struct sim_io *io, int rc)
 {
     struct slot *s = container_of(io, struct slot, io);
@@ -153,15 +191,22 @@ static void io_done(struct sim_io *io, int rc)
         sc->completed++;
     else
         sc->failed_ops++;
-    if (s->op != VOLUME_READ) {
+    if (rc == -ENOSPC)
+        sc->no_space++;
+    if (s->tail) {
+        tail_check(s, rc);
+    } else if (s->op != VOLUME_READ) {
         record_write(s, rc == 0);
         unclaim(s, rc == 0);
     } else if (rc == 0)
         record_read(s);
+    else if (s->read_all && rc == -ESTALE)
+        s->redo = true; /* its host was detached: it opens again */
     else if (s->read_all && !sc->error[0])
         snprintf(sc->error, sizeof(sc->error),
                  "%s could not read volume %u offset %" PRIu64 " at the end: %s", c->proc->name, s->volume,
                  group_offset(s->group), strerror(-rc));
+    log_debug_io(s, rc);
     s->busy = false;
     c->busy--;
     if (rc == -ESTALE || rc == -ENOENT)
@@ -172,40 +217,53 @@ static void io_done(struct sim_io *io, int rc)
 static void slot_submit(struct sim_client *c, struct slot *s)
 {
     struct sim_cluster *sc = c->proc->cluster;
-    if (s->op != VOLUME_READ && !claim(s))
+    if (!s->tail && s->op != VOLUME_READ && !claim(s))
         s->op = VOLUME_READ;
     s->begin = sim_tick(sc);
+    s->opened = c->opened[s->volume];
+    s->fenced = 0;
     if (s->op == VOLUME_WRITE) {
         s->value = sc->next_value;
         sc->next_value += s->count;
         for (unsigned i = 0; i < s->count; i++)
             sector_fill(s->data + i * SECTOR_BYTES, s->value + i);
     } else {
-        memset(s->data, 0xee, (size_t)s->count * SECTOR_BYTES);
+        memset(s->data, 0xee, BLOCK_BYTES);
     }
-    s->sge = (struct fabric_sge){.base = s->data, .len = s->count * SECTOR_BYTES};
-    s->io = (struct sim_io){.op = s->op,
-                            .offset = group_offset(s->group) + (uint64_t)s->first * SECTOR_BYTES,
-                            .length = (uint64_t)s->count * SECTOR_BYTES,
-                            .sge = &s->sge,
-                            .done = io_done};
+    uint32_t bytes = s->tail ? s->count * BLOCK_BYTES : s->count * SECTOR_BYTES;
+    s->sge = (struct fabric_sge){.base = s->data, .len = bytes};
+    s->io = (struct sim_io){
+        .op = s->op, .offset = slot_offset(s), .length = bytes, .sge = &s->sge, .done = io_done};
     int rc = sim_backend_submit(c->backend, s->volume, &s->io);
     if (rc == 0) {
         s->busy = true;
         c->busy++;
         c->issued++;
-    } else if (s->op != VOLUME_READ) {
+    } else if (!s->tail && s->op != VOLUME_READ) {
         unclaim(s, true);
     }
+}
+
+/* Clears of long ranges leave holes: many entries of metadata. */
+static void choose_tail(struct slot *s, struct rng *r)
+{
+    s->tail = true;
+    s->op = rng_chance(r, 1, 3) ? VOLUME_READ : rng_chance(r, 1, 2) ? VOLUME_ZERO : VOLUME_DISCARD;
+    s->count = s->op == VOLUME_READ ? 1 : 1 + (unsigned)rng_below(r, TAIL_BLOCKS_MOST);
+    s->first = (unsigned)rng_below(r, (SIM_VOLUME_BYTES - SIM_HEAD_BYTES) / BLOCK_BYTES - s->count);
 }
 
 static void slot_choose(struct sim_client *c, struct slot *s)
 {
     struct rng *r = &c->proc->rng;
     unsigned dice = (unsigned)rng_below(r, 100);
-    s->read_all = false;
+    s->read_all = s->tail = false;
     s->volume = (unsigned)rng_below(r, SIM_VOLUMES);
     s->op = dice < 45 ? VOLUME_WRITE : dice < 88 ? VOLUME_READ : dice < 94 ? VOLUME_ZERO : VOLUME_DISCARD;
+    if (rng_chance(r, 1, 16)) {
+        choose_tail(s, r);
+        return;
+    }
     if (rng_chance(r, 1, 8))
         s->group = SMALL_GROUPS + (unsigned)rng_below(r, BIG_BLOCKS);
     else
@@ -227,6 +285,10 @@ static void slot_choose(struct sim_client *c, struct slot *s)
 
 static bool choose_read_all(struct sim_client *c, struct slot *s)
 {
+    if (s->redo) {
+        s->redo = false;
+        return true;
+    }
     if (c->read_volume == SIM_VOLUMES)
         return false;
     *s = (struct slot){.client = c, .data = s->data, .read_all = true, .op = VOLUME_READ};
@@ -245,7 +307,17 @@ static void open_done(void *arg, unsigned volume, int rc)
     struct sim_client *c = arg;
     c->opening[volume] = false;
     c->open[volume] = rc == 0;
+    c->opened[volume] = sim_tick(c->proc->cluster);
     client_kick(c, rng_below(&c->proc->rng, 100 * NS_PER_MS));
+}
+
+/* What an open that was lost still has at a module must end before it can be closed. */
+static bool volume_busy(const struct sim_client *c, unsigned volume)
+{
+    for (unsigned i = 0; i < c->depth; i++)
+        if (c->slots[i].busy && c->slots[i].volume == volume)
+            return true;
+    return false;
 }
 
 static void client_step(struct loop_timer *t)
@@ -253,7 +325,7 @@ static void client_step(struct loop_timer *t)
     struct sim_client *c = container_of(t, struct sim_client, timer);
     struct sim_cluster *sc = c->proc->cluster;
     for (unsigned v = 0; v < SIM_VOLUMES; v++)
-        if (!c->open[v] && !c->opening[v] && sc->volumes_ready) {
+        if (!c->open[v] && !c->opening[v] && sc->volumes_ready && !volume_busy(c, v)) {
             c->opening[v] = true;
             if (sim_backend_open(c->backend, v, open_done, c))
                 c->opening[v] = false;
@@ -303,7 +375,7 @@ void sim_client_destroy(struct sim_client *c)
 {
     for (unsigned i = 0; i < DEPTH_MAX; i++) {
         struct slot *s = &c->slots[i];
-        if (s->busy && s->op != VOLUME_READ) {
+        if (s->busy && !s->tail && s->op != VOLUME_READ) {
             record_write(s, false);
             unclaim(s, false);
         }
@@ -320,6 +392,15 @@ struct sim_backend *sim_client_backend(struct sim_client *c)
     return c->backend;
 }
 
+void sim_client_fenced(struct sim_client *c, unsigned volume, uint64_t asked, uint64_t fenced)
+{
+    for (unsigned i = 0; i < DEPTH_MAX; i++) {
+        struct slot *s = &c->slots[i];
+        if (s->busy && !s->tail && s->volume == volume && s->opened < asked && !s->fenced)
+            s->fenced = fenced;
+    }
+}
+
 void sim_client_drain(struct sim_client *c)
 {
     c->draining = true;
@@ -327,6 +408,9 @@ void sim_client_drain(struct sim_client *c)
 
 bool sim_client_idle(const struct sim_client *c)
 {
+    for (unsigned i = 0; i < c->depth; i++)
+        if (c->slots[i].redo)
+            return false;
     return c->busy == 0 && (!c->reading_all || c->read_volume == SIM_VOLUMES);
 }
 

@@ -20,6 +20,9 @@ int sim_client_create(struct sim_proc *p, struct sim_client **out);
 /* Any state. Writes without an answer go into the history as such. */
 void sim_client_destroy(struct sim_client *c);
 struct sim_backend *sim_client_backend(struct sim_client *c);
+/* Its host was detached from volume at tick fenced: what it began with an open from before asked must not
+ * happen any more. */
+void sim_client_fenced(struct sim_client *c, unsigned volume, uint64_t asked, uint64_t fenced);
 /* No new operations from now on. */
 void sim_client_drain(struct sim_client *c);
 bool sim_client_idle(const struct sim_client *c);

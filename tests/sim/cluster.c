@@ -7,13 +7,13 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "tests/sim/admin.h"
 #include "tests/sim/backend.h"
 #include "tests/sim/client.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/setup.h"
 
-#define MODULE_PORT  7200u
-#define MEDIUM_BYTES (96 * MIB)
+#define MODULE_PORT 7200u
 
 static const char secret[] = "the simulated cluster's secret";
 
@@ -31,6 +31,16 @@ struct sim_proc *sim_cluster_proc(struct sim_cluster *c, enum sim_kind kind, uns
         if (c->procs[i].kind == kind && index-- == 0)
             return &c->procs[i];
     return NULL;
+}
+
+void sim_client_host(const struct sim_proc *p, char *out, size_t cap)
+{
+    const struct sim_cluster *c = p->cluster;
+    const struct sim_proc *last = sim_cluster_proc(p->cluster, SIM_CLIENT, SIM_CLIENTS - 1);
+    if (c->shape.shared_host && p->kind == SIM_CLIENT && p->number + 2 > last->number)
+        snprintf(out, cap, "host-shared");
+    else
+        snprintf(out, cap, "host-%s", p->name);
 }
 
 static void proc_failed(void *user, int rc, const char *text)
@@ -68,31 +78,34 @@ static void start_rwm(struct sim_proc *p)
                                 .incarnation = fabric_config_get(p->env.fabric)->incarnation,
                                 .buffer_bytes = 4 * MIB,
                                 .requests_max = 16,
-                                .store = {.cache_bytes = 256 * KIB, .requests_max = 64}};
+                                .store = {.cache_bytes = 64 * KIB, .requests_max = c->shape.store_requests}};
     config.mdc[0] = sim_addr(&c->procs[0], SIM_MDC_PORT);
     snprintf(config.name, sizeof(config.name), "%s", p->name);
     snprintf(config.host, sizeof(config.host), "host-%s", p->name);
     struct fabric_addr listen = sim_addr(p, MODULE_PORT);
     MUST(rwm_host_create(&p->env, &listen, &p->host) == 0);
-    MUST(rwm_create(&p->env, p->host, p->device, NULL, &config, &rwm_events, p, &p->rwm) == 0);
+    MUST(rwm_create(&p->env, p->host, p->device, p->log_device, &config, &rwm_events, p, &p->rwm) == 0);
 }
 
 static void format_done(void *arg, int rc)
 {
     struct sim_proc *p = arg;
     MUST(rc == 0);
-    p->formatted = true;
+    p->owner->formatted = true;
     start_rwm(p);
 }
 
 static void device_ready(struct sim_proc *p)
 {
-    struct store_format_options options = {
-        .journal_bytes = 8 * MIB, .max_partitions = 256, .max_volumes = 64, .max_turns = 256, .force = true};
-    if (p->formatted)
+    struct store_format_options options = {.journal_bytes = p->cluster->shape.journal_bytes,
+                                           .max_partitions = 256,
+                                           .max_volumes = 64,
+                                           .max_turns = 256,
+                                           .force = true};
+    if (p->owner->formatted)
         start_rwm(p);
     else
-        store_format(&p->env, p->device, NULL, &options, format_done, p);
+        store_format(&p->env, p->device, p->log_device, &options, format_done, p);
 }
 
 static void fence_done(struct device_fence_request *req, int rc)
@@ -114,20 +127,24 @@ static void device_changed(struct device *device, void *arg)
 static void start_module(struct sim_proc *p)
 {
     MUST(device_open_sim(&p->env, p->data, &p->device) == 0);
+    if (p->log)
+        MUST(device_open_sim(&p->env, p->log, &p->log_device) == 0);
     p->device->changed = device_changed;
     p->device->changed_arg = p;
     p->fence.done = fence_done;
     if (p->kind == SIM_SAN)
-        MUST(device_fence_acquire(p->device, p->starts, &p->fence) == 0);
+        MUST(device_fence_acquire(p->device, ++p->owner->fence_key, &p->fence) == 0);
     else
         device_ready(p);
 }
 
 static void start_gateway(struct sim_proc *p)
 {
-    struct gateway_config config = {.listen = sim_addr(p, SIM_GATEWAY_PORT)};
+    struct gateway_config config = {
+        .listen = sim_addr(p, SIM_GATEWAY_PORT), .memory_bytes = 2 * MIB, .requests_max = 64};
     struct cluster_config *cc = &config.core.cluster;
     volume_core_config_default(&config.core);
+    config.core.parts_max = 128;
     cc->mdc[0] = sim_addr(&p->cluster->procs[0], SIM_MDC_PORT);
     cc->mdc_count = 1;
     cc->role = FABRIC_ROLE_VBS;
@@ -138,10 +155,28 @@ static void start_gateway(struct sim_proc *p)
     MUST(gateway_create(&p->env, &config, &p->gateway) == 0);
 }
 
+static int drift(struct sim_proc *p)
+{
+    int most = p->cluster->shape.drift_ppm;
+    return (int)rng_below(&p->rng, 2 * (uint64_t)most) - most;
+}
+
+static void start_admin(struct sim_proc *p)
+{
+    struct cluster_config config = {.mdc_count = 1,
+                                    .role = FABRIC_ROLE_CLIENT,
+                                    .instance = fabric_config_get(p->env.fabric)->incarnation,
+                                    .no_table = true};
+    config.mdc[0] = sim_addr(&p->cluster->procs[0], SIM_MDC_PORT);
+    snprintf(config.name, sizeof(config.name), "%s", p->name);
+    snprintf(config.host, sizeof(config.host), "host-%s", p->name);
+    MUST(cluster_create(&p->env, &config, NULL, NULL, &p->admin) == 0);
+}
+
 void sim_proc_start(struct sim_proc *p)
 {
     static const enum fabric_role roles[] = {FABRIC_ROLE_MDC, FABRIC_ROLE_MODULE, FABRIC_ROLE_MODULE,
-                                             FABRIC_ROLE_VBS, FABRIC_ROLE_CLIENT};
+                                             FABRIC_ROLE_VBS, FABRIC_ROLE_CLIENT, FABRIC_ROLE_CLIENT};
     struct sim_cluster *c = p->cluster;
     struct fabric_config fc = {
         .cluster = c->cluster_id, .role = roles[p->kind], .secret_len = sizeof(secret)};
@@ -152,7 +187,7 @@ void sim_proc_start(struct sim_proc *p)
     fc.incarnation = rng_u64(&p->rng) | 1;
     fc.probe_interval_ns = 200 * NS_PER_MS;
     fc.probe_timeout_ns = NS_PER_S;
-    MUST(loop_create_sim(c->world, p->name, (int)rng_below(&p->rng, 200) - 100, &p->env.loop) == 0);
+    MUST(loop_create_sim(c->world, p->name, drift(p), &p->env.loop) == 0);
     sim_net_host_up(c->net, p->number + 1);
     if (p->has_clock)
         sim_loop_set_clock(p->env.loop, &p->clock);
@@ -162,7 +197,7 @@ void sim_proc_start(struct sim_proc *p)
     MUST(fabric_create_sim(&p->env, c->net, p->number + 1, &fc, &p->env.fabric) == 0);
     p->alive = true;
     p->failed = false;
-    p->up_at = UINT64_MAX;
+    p->up_at = p->doom_at = UINT64_MAX;
     trace_point(c->trace, sim_world_now(c->world), "start", p->number, p->starts, fc.incarnation);
     if (p->kind == SIM_MDC)
         start_mdc(p);
@@ -170,6 +205,8 @@ void sim_proc_start(struct sim_proc *p)
         start_module(p);
     else if (p->kind == SIM_GATEWAY)
         start_gateway(p);
+    else if (p->kind == SIM_ADMIN)
+        start_admin(p);
     else
         MUST(sim_client_create(p, &p->client) == 0);
 }
@@ -187,8 +224,12 @@ static void proc_free(struct sim_proc *p)
         rwm_host_destroy(p->host);
     if (p->mdc)
         mdc_destroy(p->mdc);
+    if (p->admin)
+        cluster_destroy(p->admin);
     if (p->device)
         device_destroy(p->device);
+    if (p->log_device)
+        device_destroy(p->log_device);
     fabric_destroy(p->env.fabric);
     loop_destroy(p->env.loop);
     p->client = NULL;
@@ -196,7 +237,8 @@ static void proc_free(struct sim_proc *p)
     p->rwm = NULL;
     p->host = NULL;
     p->mdc = NULL;
-    p->device = NULL;
+    p->device = p->log_device = NULL;
+    p->admin = NULL;
     p->env = (struct env){0};
 }
 
@@ -212,8 +254,11 @@ void sim_proc_kill(struct sim_proc *p, bool power)
         sim_net_host_down(c->net, p->number + 1);
     p->alive = p->paused = false;
     proc_free(p);
-    if (power && p->data)
+    /* An array does not share its hosts' power; with the other agent at work its sessions stay, too. */
+    if (power && p->data && !(p->twin && p->twin->alive))
         sim_medium_crash(p->data, NULL);
+    if (power && p->log)
+        sim_medium_crash(p->log, NULL);
 }
 
 void sim_proc_pause(struct sim_proc *p)
@@ -238,9 +283,10 @@ static void make_procs(struct sim_cluster *c)
         const char *name;
     } kinds[] = {{SIM_MDC, 1, "mdc"},
                  {SIM_OSD, SIM_OSDS, "osd"},
-                 {SIM_SAN, 1, "san"},
+                 {SIM_SAN, SIM_AGENTS, "san"},
                  {SIM_GATEWAY, SIM_GATEWAYS, "vbs"},
-                 {SIM_CLIENT, SIM_CLIENTS, "client"}};
+                 {SIM_CLIENT, SIM_CLIENTS, "client"},
+                 {SIM_ADMIN, 1, "admin"}};
     unsigned n = 0;
     for (unsigned k = 0; k < ARRAY_LEN(kinds); k++)
         for (unsigned i = 0; i < kinds[k].count; i++, n++) {
@@ -248,17 +294,74 @@ static void make_procs(struct sim_cluster *c)
             p->cluster = c;
             p->kind = kinds[k].kind;
             p->number = n;
-            p->up_at = UINT64_MAX;
+            p->up_at = p->doom_at = UINT64_MAX;
+            p->owner = p;
             snprintf(p->name, sizeof(p->name), "%s%u", kinds[k].name, i + 1);
             if (p->kind != SIM_OSD && p->kind != SIM_SAN)
                 continue;
+            if (p->kind == SIM_SAN && i > 0) {
+                p->owner = p - i;
+                p->twin = p->owner;
+                p->owner->twin = p;
+                p->data = p->owner->data;
+                continue;
+            }
             struct sim_medium_options options = {.kind =
                                                      p->kind == SIM_SAN ? SIM_MEDIUM_LUN : SIM_MEDIUM_DISK,
                                                  .name = p->name,
-                                                 .size = MEDIUM_BYTES,
+                                                 .size = c->shape.medium_bytes,
                                                  .io_bytes = rng_chance(&c->rng, 1, 2) ? 512 : 4096};
             p->data = sim_medium_create(c->world, &options);
+            if (p->kind == SIM_OSD && rng_chance(&c->rng, 1, 3)) {
+                options = (struct sim_medium_options){
+                    .kind = SIM_MEDIUM_PMEM, .name = "log", .size = c->shape.journal_bytes + 64 * KIB};
+                p->log = sim_medium_create(c->world, &options);
+            }
         }
+}
+
+static void make_shape(struct sim_cluster *c)
+{
+    struct rng *r = &c->rng;
+    struct sim_shape *s = &c->shape;
+    *s = (struct sim_shape){.medium_bytes = 96 * MIB,
+                            .journal_bytes = rng_chance(r, 2, 3) ? MIB : 4 * MIB,
+                            .store_requests = 64,
+                            .drift_ppm = 100};
+    switch (rng_below(r, 4)) {
+    case 0: /* holes alone fill more pages of metadata than there is memory for */
+        s->medium_bytes = 192 * MIB;
+        s->store_requests = 4;
+        break;
+    case 1:
+        s->tight = true;
+        s->medium_bytes = 6 * MIB + rng_below(r, 5) * MIB;
+        break;
+    default:
+        break;
+    }
+    if (rng_chance(r, 1, 4))
+        s->drift_ppm = 50000;
+    s->shared_host = rng_chance(r, 1, 3);
+}
+
+/* Some networks are worse than others. */
+static void make_net(struct sim_cluster *c)
+{
+    struct sim_net_options o;
+    sim_net_get_options(c->net, &o);
+    if (c->options.no_faults)
+        return;
+    if (rng_chance(&c->rng, 1, 3)) {
+        o.spike_ns = rng_below(&c->rng, 2) ? 40 * NS_PER_MS : 400 * NS_PER_MS;
+        o.spike_num = 1;
+        o.spike_den = 500;
+    }
+    if (rng_chance(&c->rng, 1, 3)) {
+        o.break_num = 1;
+        o.break_den = 2000;
+    }
+    sim_net_set_options(c->net, &o);
 }
 
 int sim_cluster_create(const struct sim_options *options, struct sim_cluster **out)
@@ -278,9 +381,11 @@ int sim_cluster_create(const struct sim_options *options, struct sim_cluster **o
     MUST(history_create(SIM_VOLUMES * SIM_SECTORS, &c->history) == 0);
     c->claims = calloc(SIM_VOLUMES * SIM_SECTORS, sizeof(*c->claims));
     MUST(c->claims);
+    make_shape(c);
     make_procs(c);
     for (unsigned i = 0; i < SIM_PROCS; i++)
-        sim_proc_start(&c->procs[i]);
+        if (c->procs[i].owner == &c->procs[i])
+            sim_proc_start(&c->procs[i]);
     *out = c;
     return 0;
 }
@@ -291,8 +396,11 @@ void sim_cluster_destroy(struct sim_cluster *c)
         if (c->procs[i].alive)
             sim_proc_kill(&c->procs[i], false);
     for (unsigned i = 0; i < SIM_PROCS; i++)
-        if (c->procs[i].data)
+        if (c->procs[i].data && c->procs[i].owner == &c->procs[i])
             sim_medium_destroy(c->procs[i].data);
+    for (unsigned i = 0; i < SIM_PROCS; i++)
+        if (c->procs[i].log)
+            sim_medium_destroy(c->procs[i].log);
     sim_net_destroy(c->net);
     meta_sim_destroy(c->meta);
     history_destroy(c->history);
@@ -300,6 +408,7 @@ void sim_cluster_destroy(struct sim_cluster *c)
     trace_set_current(NULL);
     trace_destroy(c->trace);
     free(c->setup);
+    sim_admin_destroy(c);
     free(c->claims);
     free(c);
 }
@@ -312,11 +421,21 @@ static void revive(struct sim_cluster *c)
         struct sim_proc *p = &c->procs[i];
         if (p->alive && p->failed) {
             sim_proc_kill(p, false);
-            p->up_at = now + 100 * NS_PER_MS;
+            /* of two agents the one that lost the LUN stays away */
+            p->up_at = p->twin && (p->twin->alive || p->twin->up_at != UINT64_MAX) ? UINT64_MAX
+                                                                                   : now + 100 * NS_PER_MS;
+        }
+        if (p->alive && p->doom_at <= now) {
+            bool power = p->data && rng_chance(&c->rng, 1, 2);
+            c->kills++;
+            c->power_losses += power;
+            sim_proc_kill(p, power);
+            p->up_at = now + rng_below(&c->rng, 50 * NS_PER_MS);
         }
         if (!p->alive && p->up_at <= now) {
             c->restarts++;
             sim_proc_start(p);
+            sim_faults_started(p);
         }
         if (p->alive && p->paused && p->resume_at <= now)
             sim_proc_resume(p);
@@ -325,8 +444,19 @@ static void revive(struct sim_cluster *c)
 
 static bool advance(struct sim_cluster *c, uint64_t ns)
 {
-    sim_world_run_until(c->world, sim_world_now(c->world) + ns);
-    revive(c);
+    uint64_t end = sim_world_now(c->world) + ns;
+    for (;;) {
+        uint64_t next = end;
+        for (unsigned i = 0; i < SIM_PROCS; i++) {
+            const struct sim_proc *p = &c->procs[i];
+            uint64_t due = !p->alive ? p->up_at : min_u64(p->doom_at, p->paused ? p->resume_at : UINT64_MAX);
+            next = min_u64(next, max_u64(due, sim_world_now(c->world)));
+        }
+        sim_world_run_until(c->world, next);
+        revive(c);
+        if (next == end)
+            break;
+    }
     return c->error[0] == 0;
 }
 
@@ -381,10 +511,12 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
         snprintf(why, cap, "no volumes after 30 s without faults: %s", c->error);
         return SIM_SETUP;
     }
+    make_net(c);
     end = sim_world_now(c->world) + c->options.run_ns;
     while (sim_world_now(c->world) < end && !c->error[0]) {
         if (!c->options.no_faults)
             sim_faults_step(c);
+        sim_admin_step(c);
         advance(c, (1 + rng_below(&c->rng, 100)) * NS_PER_MS);
     }
     c->faults_over = true;

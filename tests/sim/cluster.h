@@ -27,9 +27,10 @@
 #define SIM_OSDS     3u
 #define SIM_GATEWAYS 2u
 #define SIM_CLIENTS  3u
-#define SIM_PROCS    (1u + SIM_OSDS + 1u + SIM_GATEWAYS + SIM_CLIENTS)
+#define SIM_AGENTS   2u /* of one LUN: the second takes over from the first, and the other way round */
+#define SIM_PROCS    (1u + SIM_OSDS + SIM_AGENTS + SIM_GATEWAYS + SIM_CLIENTS + 1u)
 
-enum sim_kind { SIM_MDC, SIM_OSD, SIM_SAN, SIM_GATEWAY, SIM_CLIENT };
+enum sim_kind { SIM_MDC, SIM_OSD, SIM_SAN, SIM_GATEWAY, SIM_CLIENT, SIM_ADMIN };
 
 struct sim_cluster;
 struct sim_client;
@@ -52,10 +53,15 @@ struct sim_proc {
     struct rwm *rwm;
     struct gateway *gateway;
     struct sim_client *client;
-    /* what outlives it */
-    struct sim_medium *data;
-    struct device *device;
+    struct cluster *admin;
+    struct device *device, *log_device;
     struct device_fence_request fence;
+    /* what outlives it */
+    struct sim_medium *data, *log; /* log: the journal's medium, NULL = on data */
+    struct sim_proc *twin;         /* the other agent of the LUN */
+    struct sim_proc *owner;        /* of the medium: the first of the agents, else itself */
+    uint64_t fence_key;            /* owner: the last one given out */
+    uint64_t doom_at;              /* it dies then, in the middle of what it does then; UINT64_MAX = not */
     bool formatted, failed;
     char failure[256];
 };
@@ -69,8 +75,17 @@ struct sim_options {
     bool no_faults;
 };
 
+/* What differs from seed to seed besides the faults. */
+struct sim_shape {
+    uint64_t medium_bytes, journal_bytes;
+    unsigned store_requests; /* bounds the metadata cache from below */
+    int drift_ppm;           /* clocks run faster or slower by up to so much */
+    bool shared_host;        /* the last two clients are on one host */
+    bool tight;              /* media fill up */
+};
 struct sim_cluster {
     struct sim_options options;
+    struct sim_shape shape;
     struct uuid cluster_id;
     struct sim_world *world;
     struct sim_net *net;
@@ -83,8 +98,10 @@ struct sim_cluster {
     uint64_t tick;            /* orders the beginnings and ends of operations */
     uint64_t next_value;
     uint64_t completed, failed_ops, kills, restarts, pauses, cuts, disconnects, power_losses;
+    uint64_t media_faults, takeovers, admin_calls, detaches, no_space;
     bool volumes_ready, faults_over;
     struct sim_setup *setup;
+    struct sim_admin *admin;
     unsigned setup_state;
     char error[512]; /* the first contradiction that a client saw */
 };
@@ -103,6 +120,8 @@ void sim_proc_resume(struct sim_proc *p);
 #define SIM_GATEWAY_PORT 7300u
 #define SIM_MDC_PORT     7100u
 struct fabric_addr sim_addr(const struct sim_proc *p, uint16_t port);
+/* The host that a client says it is. */
+void sim_client_host(const struct sim_proc *p, char *out, size_t cap);
 
 /* Strictly growing stamp for the history. */
 static inline uint64_t sim_tick(struct sim_cluster *c)
@@ -116,6 +135,7 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap);
 
 #define SIM_SECTORS      3072u /* per volume, that the clients use, spread over it */
 #define SIM_VOLUMES      2u
-#define SIM_VOLUME_BYTES (32 * MIB)
+#define SIM_HEAD_BYTES   (32 * MIB) /* where these sectors lie */
+#define SIM_VOLUME_BYTES (96 * MIB) /* the rest is never written, only cleared: always zero */
 
 #endif

@@ -10,7 +10,7 @@ static bool is_module(const struct sim_proc *p)
 static void fault_kill(struct sim_cluster *c, struct sim_proc *p)
 {
     struct rng *r = &c->rng;
-    if (!p->alive)
+    if (!p->alive || p->kind == SIM_ADMIN)
         return;
     bool power = is_module(p) && rng_chance(r, 1, 2);
     sim_proc_kill(p, power);
@@ -21,13 +21,42 @@ static void fault_kill(struct sim_cluster *c, struct sim_proc *p)
     p->up_at = sim_world_now(c->world) + away;
 }
 
-static void fault_pause(struct sim_cluster *c, struct sim_proc *p)
+/* Dies at a moment that no step of the schedule would hit: between two messages, within a commit. */
+static void fault_doom(struct sim_cluster *c, struct sim_proc *p)
+{
+    if (!p->alive || p->kind == SIM_ADMIN || p->kind == SIM_CLIENT)
+        return;
+    p->doom_at = sim_world_now(c->world) + rng_below(&c->rng, 30 * NS_PER_MS);
+}
+
+void sim_faults_started(struct sim_proc *p)
+{
+    struct sim_cluster *c = p->cluster;
+    if (c->faults_over || c->options.no_faults || (!is_module(p) && p->kind != SIM_MDC))
+        return;
+    if (rng_chance(&c->rng, 1, 3))
+        p->doom_at = sim_world_now(c->world) + rng_below(&c->rng, 20 * NS_PER_MS);
+}
+
+static void fault_pause(struct sim_cluster *c, struct sim_proc *p, uint64_t most_ns)
 {
     if (!p->alive || p->paused)
         return;
     sim_proc_pause(p);
-    p->resume_at = sim_world_now(c->world) + rng_below(&c->rng, 3 * NS_PER_S);
+    p->resume_at = sim_world_now(c->world) + rng_below(&c->rng, most_ns);
     c->pauses++;
+}
+
+/* A gateway or a client's process stands still with work in hand, and whoever can goes elsewhere meanwhile.
+ */
+static void fault_ghost(struct sim_cluster *c)
+{
+    struct sim_proc *p = rng_chance(&c->rng, 2, 3)
+                             ? sim_cluster_proc(c, SIM_GATEWAY, (unsigned)rng_below(&c->rng, SIM_GATEWAYS))
+                             : sim_cluster_proc(c, SIM_CLIENT, (unsigned)rng_below(&c->rng, SIM_CLIENTS));
+    fault_pause(c, p, NS_PER_S);
+    if (rng_chance(&c->rng, 1, 2))
+        sim_net_break(c->net, p->number + 1);
 }
 
 static void fault_cut(struct sim_cluster *c, struct sim_proc *p)
@@ -39,17 +68,60 @@ static void fault_cut(struct sim_cluster *c, struct sim_proc *p)
     c->cuts++;
 }
 
+/* The other agent takes the LUN, while the first one may be alive, stand still or be dead. */
+static void fault_takeover(struct sim_cluster *c)
+{
+    struct sim_proc *a = sim_cluster_proc(c, SIM_SAN, 0), *b = a->twin;
+    if (a->alive && b->alive)
+        return;
+    struct sim_proc *old = b->alive || (!a->alive && b->up_at != UINT64_MAX) ? b : a;
+    if (old->alive && rng_chance(&c->rng, 2, 3))
+        fault_pause(c, old, NS_PER_S);
+    if (!old->alive)
+        old->up_at = UINT64_MAX;
+    old->twin->up_at = sim_world_now(c->world) + rng_below(&c->rng, 20 * NS_PER_MS);
+    c->takeovers++;
+}
+
+static void fault_medium(struct sim_cluster *c, struct sim_proc *p)
+{
+    struct rng *r = &c->rng;
+    uint64_t now = sim_world_now(c->world);
+    if (!p->data)
+        return;
+    struct sim_medium *m = p->log && rng_chance(r, 1, 2) ? p->log : p->data;
+    c->media_faults++;
+    switch (rng_below(r, p->kind == SIM_SAN ? 6 : 4)) {
+    case 0:
+        sim_medium_slow(m, 1 + rng_below(r, 50));
+        break;
+    case 1:
+        sim_medium_slow(m, 1);
+        break;
+    case 2:
+    case 3:
+        sim_medium_stall(m, now + rng_below(r, NS_PER_S));
+        break;
+    case 4:
+        sim_lun_disconnect(m, false);
+        break;
+    default:
+        sim_lun_forget(m);
+        break;
+    }
+}
+
 void sim_faults_step(struct sim_cluster *c)
 {
     struct rng *r = &c->rng;
     struct sim_proc *p = &c->procs[rng_below(r, SIM_PROCS)];
-    switch (rng_below(r, 16)) {
+    switch (rng_below(r, 22)) {
     case 0:
     case 1:
         fault_kill(c, p);
         break;
     case 2:
-        fault_pause(c, p);
+        fault_pause(c, p, 3 * NS_PER_S);
         break;
     case 3:
         fault_cut(c, p);
@@ -62,6 +134,21 @@ void sim_faults_step(struct sim_cluster *c)
         sim_net_break(c->net, p->number + 1);
         c->disconnects++;
         break;
+    case 7:
+    case 8:
+        fault_medium(c, p);
+        break;
+    case 9:
+    case 10:
+        fault_doom(c, rng_chance(r, 1, 3) ? &c->procs[0] : p);
+        break;
+    case 11:
+    case 12:
+        fault_ghost(c);
+        break;
+    case 13:
+        fault_takeover(c);
+        break;
     default: /* nothing, for now */
         break;
     }
@@ -69,12 +156,29 @@ void sim_faults_step(struct sim_cluster *c)
 
 void sim_faults_heal(struct sim_cluster *c)
 {
+    struct sim_net_options o;
+    uint64_t now = sim_world_now(c->world);
+    sim_net_get_options(c->net, &o);
+    o.break_num = 0;
+    sim_net_set_options(c->net, &o);
     sim_net_heal_all(c->net);
     for (unsigned i = 0; i < SIM_PROCS; i++) {
         struct sim_proc *p = &c->procs[i];
-        if (!p->alive)
-            p->up_at = sim_world_now(c->world);
-        else if (p->paused)
-            p->resume_at = sim_world_now(c->world);
+        p->doom_at = UINT64_MAX;
+        if (p->paused)
+            p->resume_at = now;
+        if (!p->alive && !p->twin)
+            p->up_at = now;
+        if (p->data) {
+            sim_medium_slow(p->data, 1);
+            sim_medium_stall(p->data, now);
+        }
+        if (p->log) {
+            sim_medium_slow(p->log, 1);
+            sim_medium_stall(p->log, now);
+        }
     }
+    struct sim_proc *a = sim_cluster_proc(c, SIM_SAN, 0);
+    if (!a->alive && !a->twin->alive && a->up_at == UINT64_MAX && a->twin->up_at == UINT64_MAX)
+        a->up_at = now;
 }

@@ -64,6 +64,21 @@ void history_add(struct history *h, uint32_t sector, enum history_kind kind, uin
     h->count++;
 }
 
+void history_fence(struct history *h, uint32_t first, uint32_t count, uint32_t client, uint64_t begun,
+                   uint64_t fenced)
+{
+    MUST(first + count <= h->sectors);
+    for (uint32_t n = first; n < first + count; n++)
+        for (size_t i = 0; i < h->sector[n].count; i++) {
+            struct entry *e = &h->sector[n].entries[i];
+            if (e->kind != HISTORY_WRITE || e->client != client || e->end != HISTORY_OPEN ||
+                e->begin >= begun)
+                continue;
+            e->kind = HISTORY_MAYBE;
+            e->end = fenced;
+        }
+}
+
 uint64_t history_count(const struct history *h)
 {
     return h->count;
@@ -92,17 +107,25 @@ static int cluster_make(const struct entry *e, size_t n, uint32_t sector, struct
                         size_t cap)
 {
     *c = (struct cluster){.value = e[0].value, .first_end = HISTORY_OPEN};
+    uint64_t fenced = HISTORY_OPEN;
     for (size_t i = 0; i < n; i++) {
-        if (e[i].kind == HISTORY_WRITE) {
+        if (e[i].kind != HISTORY_READ) {
             MUST(!c->written); /* the workload uses each value once */
             c->written = true;
             c->write_begin = e[i].begin;
         } else {
             c->reads++;
         }
+        if (e[i].kind == HISTORY_MAYBE) {
+            fenced = e[i].end;
+            c->last_begin = max_u64(c->last_begin, e[i].begin);
+            continue;
+        }
         c->first_end = min_u64(c->first_end, e[i].end);
         c->last_begin = max_u64(c->last_begin, e[i].begin);
     }
+    if (c->reads) /* it did take effect, so before it was fenced */
+        c->first_end = min_u64(c->first_end, fenced);
     if (!c->written) {
         snprintf(why, cap,
                  "sector %u: client %u read value %" PRIx64 " at %" PRIu64 "..%" PRIu64
@@ -171,7 +194,7 @@ static int zero_reads_check(const struct sector *s, uint32_t sector, char *why, 
         uint64_t latest_clear_end = 0; /* the latest end of a clear that may explain the read */
         for (size_t i = 0; i < s->count; i++) {
             const struct entry *e = &s->entries[i];
-            if (e->kind == HISTORY_WRITE && e->value == 0 && e->begin < read->end)
+            if (e->kind != HISTORY_READ && e->value == 0 && e->begin < read->end)
                 latest_clear_end = max_u64(latest_clear_end, e->end);
         }
         for (size_t i = 0; i < s->count; i++) {
@@ -260,7 +283,10 @@ void history_print(struct history *h)
     for (size_t i = 0; i < s->count; i++) {
         const struct entry *e = &s->entries[i];
         printf("  client %u %s %" PRIx64 " at %" PRIu64 "..", e->client,
-               e->kind == HISTORY_READ ? "read " : "wrote", e->value, e->begin);
+               e->kind == HISTORY_READ    ? "read "
+               : e->kind == HISTORY_WRITE ? "wrote"
+                                          : "tried",
+               e->value, e->begin);
         if (e->end == HISTORY_OPEN)
             printf(" (no answer)\n");
         else

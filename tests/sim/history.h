@@ -14,7 +14,8 @@
 
 #define HISTORY_OPEN UINT64_MAX /* end of a call that was never answered */
 
-enum history_kind { HISTORY_READ, HISTORY_WRITE };
+/* MAYBE: a write that took effect before its end, or never will. */
+enum history_kind { HISTORY_READ, HISTORY_WRITE, HISTORY_MAYBE };
 struct history;
 int history_create(uint32_t sectors, struct history **out);
 void history_destroy(struct history *h);
@@ -22,6 +23,10 @@ void history_destroy(struct history *h);
  * has end HISTORY_OPEN. */
 void history_add(struct history *h, uint32_t sector, enum history_kind kind, uint64_t value, uint64_t begin,
                  uint64_t end, uint32_t client);
+/* Unanswered writes of client to sectors [first, first + count) that began before `begun` can do nothing from
+ * `fenced` on. */
+void history_fence(struct history *h, uint32_t first, uint32_t count, uint32_t client, uint64_t begun,
+                   uint64_t fenced);
 /* Number of operations recorded. */
 uint64_t history_count(const struct history *h);
 /* 0, or -EILSEQ: why (cap bytes) tells the sector and the operations that contradict each other. */

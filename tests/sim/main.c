@@ -71,10 +71,12 @@ static enum sim_result run_once(const struct options *o, uint64_t seed, uint64_t
     else if (report)
         printf("seed %" PRIu64 " ok: %" PRIu64 " operations done, %" PRIu64 " failed, %" PRIu64
                " sector records, %" PRIu64 " kills (%" PRIu64 " with power loss), %" PRIu64
-               " pauses, %" PRIu64 " cuts, %" PRIu64 " disconnects, %" PRIu64 " events, trace %016" PRIx64
-               "\n",
+               " pauses, %" PRIu64 " cuts, %" PRIu64 " disconnects, %" PRIu64 " media faults, %" PRIu64
+               " take-overs, %" PRIu64 " volume operations, %" PRIu64 " detaches, %" PRIu64
+               " without space, %" PRIu64 " events, trace %016" PRIx64 "\n",
                seed, c->completed, c->failed_ops, history_count(c->history), c->kills, c->power_losses,
-               c->pauses, c->cuts, c->disconnects, sim_world_steps(c->world), *hash);
+               c->pauses, c->cuts, c->disconnects, c->media_faults, c->takeovers, c->admin_calls, c->detaches,
+               c->no_space, sim_world_steps(c->world), *hash);
     fflush(stdout);
     sim_cluster_destroy(c);
     return result;

@@ -55,8 +55,8 @@ static void setup_call(struct sim_setup *s, uint16_t method, const struct wire_t
                                     .reply = reply,
                                     .timeout_ns = 2 * NS_PER_S,
                                     .done = setup_done};
-    struct sim_proc *p = sim_cluster_proc(s->cluster, SIM_CLIENT, 0);
-    s->busy = cluster_call_start(sim_backend_cluster(sim_client_backend(p->client)), &s->call) == 0;
+    struct sim_proc *p = sim_cluster_proc(s->cluster, SIM_ADMIN, 0);
+    s->busy = cluster_call_start(p->admin, &s->call) == 0;
 }
 
 void sim_setup_step(struct sim_cluster *c)

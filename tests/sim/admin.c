@@ -1,0 +1,132 @@
+/* An administrator: grows and shrinks the volumes, makes and deletes others, detaches hosts. */
+#include "tests/sim/admin.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/client.h"
+#include "tests/sim/setup.h"
+
+#define EXTRA_BYTES (8 * MIB)
+#define EXTRA_MOST  4u
+#define OTHERS      3u /* volumes that come and go */
+
+struct sim_admin {
+    struct sim_cluster *cluster;
+    struct cluster_call call;
+    bool busy;
+    unsigned detached; /* volume */
+    uint64_t asked;    /* tick of the detach */
+    struct mdc_volume_reply volume;
+    struct mdc_empty none;
+    union {
+        struct mdc_volume_create_request create;
+        struct mdc_volume_resize_request resize;
+        struct mdc_volume_delete_request del;
+        struct mdc_attach_request detach;
+    } request;
+};
+
+static void admin_call(struct sim_admin *a, uint16_t method, const struct wire_type *type,
+                       const struct wire_type *reply_type, void (*done)(struct cluster_call *, int))
+{
+    struct sim_cluster *c = a->cluster;
+    a->call = (struct cluster_call){.method = method,
+                                    .request_type = type,
+                                    .request = &a->request,
+                                    .reply_type = reply_type,
+                                    .reply = reply_type == &mdc_empty_type ? (void *)&a->none : &a->volume,
+                                    .timeout_ns = 20 * NS_PER_S,
+                                    .done = done};
+    a->busy = cluster_call_start(sim_cluster_proc(c, SIM_ADMIN, 0)->admin, &a->call) == 0;
+    c->admin_calls += a->busy;
+}
+
+static void admin_done(struct cluster_call *call, int rc)
+{
+    struct sim_admin *a = container_of(call, struct sim_admin, call);
+    trace_point(a->cluster->trace, sim_world_now(a->cluster->world), "admin", call->method, (uint64_t)-rc,
+                call->status);
+    a->busy = false;
+}
+
+/* From the answer on nothing that the host had begun before it was asked for may happen. */
+static void detach_done(struct cluster_call *call, int rc)
+{
+    struct sim_admin *a = container_of(call, struct sim_admin, call);
+    struct sim_cluster *c = a->cluster;
+    admin_done(call, rc);
+    if (rc)
+        return;
+    c->detaches++;
+    uint64_t fenced = sim_tick(c);
+    for (unsigned i = 0; i < SIM_CLIENTS; i++) {
+        const struct sim_proc *p = sim_cluster_proc(c, SIM_CLIENT, i);
+        char host[MDC_NAME_MAX];
+        sim_client_host(p, host, sizeof(host));
+        if (strcmp(host, a->request.detach.host) != 0)
+            continue;
+        history_fence(c->history, a->detached * SIM_SECTORS, SIM_SECTORS, p->number, a->asked, fenced);
+        if (p->client)
+            sim_client_fenced(p->client, a->detached, a->asked, fenced);
+    }
+}
+
+static void admin_detach(struct sim_admin *a, struct rng *r)
+{
+    struct sim_cluster *c = a->cluster;
+    const struct sim_proc *p = sim_cluster_proc(c, SIM_CLIENT, (unsigned)rng_below(r, SIM_CLIENTS));
+    struct mdc_attach_request *rq = &a->request.detach;
+    a->detached = (unsigned)rng_below(r, SIM_VOLUMES);
+    a->asked = sim_tick(c);
+    snprintf(rq->volume, sizeof(rq->volume), "%s", sim_volume_name(a->detached));
+    sim_client_host(p, rq->host, sizeof(rq->host));
+    admin_call(a, MDC_METHOD_DETACH, &mdc_attach_request_type, &mdc_empty_type, detach_done);
+}
+
+void sim_admin_step(struct sim_cluster *c)
+{
+    struct rng *r = &c->rng;
+    if (!c->admin) {
+        c->admin = calloc(1, sizeof(*c->admin));
+        MUST(c->admin);
+        c->admin->cluster = c;
+    }
+    struct sim_admin *a = c->admin;
+    if (a->busy || !rng_chance(r, 1, 4))
+        return;
+    memset(&a->request, 0, sizeof(a->request));
+    switch (rng_below(r, 5)) {
+    case 0:
+    case 1: {
+        struct mdc_volume_resize_request *rq = &a->request.resize;
+        snprintf(rq->name, sizeof(rq->name), "%s", sim_volume_name((unsigned)rng_below(r, SIM_VOLUMES)));
+        rq->size_bytes = SIM_VOLUME_BYTES + rng_below(r, EXTRA_MOST + 1) * EXTRA_BYTES;
+        rq->allow_shrink = true;
+        admin_call(a, MDC_METHOD_VOLUME_RESIZE, &mdc_volume_resize_request_type, &mdc_volume_reply_type,
+                   admin_done);
+        break;
+    }
+    case 2:
+        snprintf(a->request.create.name, sizeof(a->request.create.name), "other%u",
+                 (unsigned)rng_below(r, OTHERS));
+        a->request.create.size_bytes = SIM_VOLUME_BYTES;
+        admin_call(a, MDC_METHOD_VOLUME_CREATE, &mdc_volume_create_request_type, &mdc_volume_reply_type,
+                   admin_done);
+        break;
+    case 3:
+        snprintf(a->request.del.name, sizeof(a->request.del.name), "other%u", (unsigned)rng_below(r, OTHERS));
+        a->request.del.force = true;
+        admin_call(a, MDC_METHOD_VOLUME_DELETE, &mdc_volume_delete_request_type, &mdc_empty_type, admin_done);
+        break;
+    default:
+        admin_detach(a, r);
+        break;
+    }
+}
+
+void sim_admin_destroy(struct sim_cluster *c)
+{
+    free(c->admin);
+}

@@ -1,0 +1,10 @@
+/* admin.h: what an administrator does to the volumes while the clients use them. */
+#ifndef CISTERN_TESTS_SIM_ADMIN_H
+#define CISTERN_TESTS_SIM_ADMIN_H
+
+struct sim_cluster;
+/* Now and then begins an operation: grow, shrink (of what nobody uses), create, delete, detach. */
+void sim_admin_step(struct sim_cluster *c);
+void sim_admin_destroy(struct sim_cluster *c);
+
+#endif
