@@ -110,7 +110,8 @@ LIST(volume_list_reply);
 TYPE(volume_open_request, R(volume_open_request, "vol", STR, volume), F(volume_open_request, "id", BIN, id),
      R(volume_open_request, "host", STR, host), R(volume_open_request, "inst", U64, instance),
      F(volume_open_request, "ro", BOOL, read_only), F(volume_open_request, "shared", BOOL, shared),
-     F(volume_open_request, "take", BOOL, take_over), F(volume_open_request, "again", BOOL, again), WIRE_END);
+     F(volume_open_request, "take", BOOL, take_over), F(volume_open_request, "again", BOOL, again),
+     F(volume_open_request, "held", U64, held), WIRE_END);
 TYPE(volume_open_reply,
      WIRE_M(struct mdc_volume_open_reply, "vol", volume, &mdc_volume_list_reply_item, true),
      R(volume_open_reply, "pool", U32, pool), R(volume_open_reply, "turn", U64, turn),

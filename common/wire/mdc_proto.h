@@ -170,6 +170,8 @@ struct mdc_volume_open_request {
     bool read_only, shared, take_over;
     bool again; /* no new turn is wanted: only the attachment and the volume's present generation are checked
                  */
+    uint64_t held; /* goes on with an open that has this generation of the volume: refused when the host was
+                      detached since; 0 = a new open */
 };
 struct mdc_volume_open_reply {
     struct mdc_volume_info volume;

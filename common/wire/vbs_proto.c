@@ -11,15 +11,21 @@ static const struct wire_field open_request_fields[] = {
     F(open_request, "ro", BOOL, read_only),
     F(open_request, "shared", BOOL, shared),
     F(open_request, "take", BOOL, take_over),
+    F(open_request, "id", BIN, id),
+    F(open_request, "held", U64, held),
     WIRE_END,
 };
 const struct wire_type vbs_open_request_type = {
     .name = "vbs_open_request", .size = sizeof(struct vbs_open_request), .fields = open_request_fields};
 
 static const struct wire_field open_reply_fields[] = {
-    R(open_reply, "h", U32, handle),          R(open_reply, "size", U64, size_bytes),
-    R(open_reply, "block", U32, block_bytes), R(open_reply, "stripe", U32, stripe_bytes),
-    R(open_reply, "id", BIN, volume),         WIRE_END,
+    R(open_reply, "h", U32, handle),
+    R(open_reply, "size", U64, size_bytes),
+    R(open_reply, "block", U32, block_bytes),
+    R(open_reply, "stripe", U32, stripe_bytes),
+    R(open_reply, "id", BIN, volume),
+    F(open_reply, "gen", U64, generation),
+    WIRE_END,
 };
 const struct wire_type vbs_open_reply_type = {
     .name = "vbs_open_reply", .size = sizeof(struct vbs_open_reply), .fields = open_reply_fields};

@@ -22,12 +22,17 @@ struct vbs_open_request {
     char host[64];
     uint64_t instance;
     bool read_only, shared, take_over;
+    /* Goes on with an association that was lost: the volume must still be this one, and the host not have
+     * been detached since it had this generation. held 0 = a new open. */
+    struct uuid id;
+    uint64_t held;
 };
 struct vbs_open_reply {
     uint32_t handle;
     uint64_t size_bytes;
     uint32_t block_bytes, stripe_bytes;
     struct uuid volume;
+    uint64_t generation;
 };
 extern const struct wire_type vbs_open_request_type, vbs_open_reply_type;
 /* READ, WRITE, DISCARD, ZERO, EXTENTS; FLUSH and CLOSE with offset and length 0. Replies: vbs_io_reply. */

@@ -6,6 +6,9 @@
  * its way back with writes in hand. DETACH raises the volume's generation and is answered when the modules
  * have confirmed it.
  *
+ * An open goes on (again, or through another gateway) only in the attachment that it was made in: who was
+ * detached, and attached again since, may have writes in hand that must not happen any more.
+ *
  * An open lives with its session. What keeps data safe when a session is lost and its process lives on is not
  * the open but the turn: attachment.holder is the instance that may draw turns, and survives a restart of the
  * MDC.
@@ -19,6 +22,12 @@ static bool young(const struct mdc_decision *d)
 {
     uint64_t round_ns = (uint64_t)d->state->heartbeat_ms * SILENT_PERIODS * NS_PER_MS;
     return d->now_ns - d->state->started_ns < round_ns;
+}
+
+/* Goes on with an open of before, and with the writes that it still has in hand. */
+static bool continues(const struct mdc_volume_open_request *rq)
+{
+    return rq->again || rq->held != 0;
 }
 
 /* ---- who else is there ---- */
@@ -79,10 +88,12 @@ static uint32_t judge_hosts(struct mdc_decision *d, const struct mdc_volume_open
 {
     const struct mdc_attachment *own = mdc_attachment_find(v, rq->host);
     /* A store put back from an old copy may lack it; that shows when the modules have been heard. */
-    if (own == NULL && rq->again && !d->state->restored && young(d))
+    if (own == NULL && continues(rq) && !d->state->restored && young(d))
         return refuse_open(d, rq, STATUS_AGAIN,
                            "the metadata controller has just started; try again in a moment");
-    if (own == NULL && rq->again && !d->state->restored)
+    /* Attached anew since, by another process of the host perhaps: what was detached stays ended. */
+    bool ended = own == NULL ? !d->state->restored : rq->held != 0 && own->rec.since > rq->held;
+    if (continues(rq) && ended)
         return refuse_open(d, rq, STATUS_DENIED,
                            "it was detached from this host; open it anew if that is meant");
     if (own != NULL && own->rec.read_only && own->rec.by_request && !rq->read_only)
@@ -111,7 +122,7 @@ static uint32_t judge_instances(struct mdc_decision *d, const struct mdc_volume_
     const struct mdc_attachment *own = mdc_attachment_find(v, rq->host);
     if (rq->take_over || rq->shared)
         return STATUS_OK;
-    if (rq->again && !rq->read_only && own != NULL && !own->rec.shared && own->rec.holder != 0 &&
+    if (continues(rq) && !rq->read_only && own != NULL && !own->rec.shared && own->rec.holder != 0 &&
         own->rec.holder != rq->instance)
         return refuse_open(d, rq, STATUS_STALE_TURN, "another instance of this host has taken it over");
     if (mdc_open_find(v, rq->host, rq->instance) == NULL && other_instance(v, rq) != NULL)
@@ -135,7 +146,10 @@ static uint32_t attach_for_open(struct mdc_decision *d, const struct mdc_volume_
                                 struct mdc_volume *v)
 {
     struct mdc_attachment *own = mdc_attachment_find(v, rq->host);
-    struct record_attachment rec = {.volume = v->rec.id, .read_only = rq->read_only, .shared = rq->shared};
+    struct record_attachment rec = {.volume = v->rec.id,
+                                    .read_only = rq->read_only,
+                                    .shared = rq->shared,
+                                    .since = (uint32_t)v->rec.generation};
     if (own != NULL)
         rec = own->rec;
     else
@@ -265,8 +279,11 @@ static uint32_t attach_new(struct mdc_decision *d, const struct mdc_attach_reque
         return refuse_attach(
             d, "attach", rq, STATUS_NO_SPACE,
             "the limit of attachments is reached; detach it from hosts that need it no more");
-    struct record_attachment rec = {
-        .volume = v->rec.id, .read_only = rq->read_only, .shared = rq->shared, .by_request = true};
+    struct record_attachment rec = {.volume = v->rec.id,
+                                    .read_only = rq->read_only,
+                                    .shared = rq->shared,
+                                    .by_request = true,
+                                    .since = (uint32_t)v->rec.generation};
     memcpy(rec.host, rq->host, sizeof(rec.host));
     if (mdc_attachment_add(d->state, d->tx, v, &rec) == NULL)
         return refuse_attach(d, "attach", rq, STATUS_NO_MEMORY, "out of memory");

@@ -116,7 +116,7 @@ struct record_attachment {
     uint8_t by_request; /* made by ATTACH: its mode is the one asked for, an open does not widen it */
     uint8_t reserved[5];
     uint64_t holder; /* instance that may draw turns; 0 = none yet */
-    uint32_t reserved1;
+    uint32_t since;  /* the volume's generation when it was made: opens of before were ended by a detach */
     uint32_t crc;
 };
 _Static_assert(sizeof(struct record_format) == 48, "layout");

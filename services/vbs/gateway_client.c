@@ -286,6 +286,7 @@ static void open_accepted(struct vbs_client_volume *v, const struct vbs_open_rep
     v->client->backoff_ns = BACKOFF_MIN_NS;
     v->handle = reply->handle;
     v->info.id = reply->volume;
+    v->info.generation = max_u64(v->info.generation, reply->generation);
     v->info.block_bytes = reply->block_bytes;
     v->info.stripe_bytes = reply->stripe_bytes;
     if (v->open_done != NULL) {
@@ -336,6 +337,10 @@ static void client_open_volume(struct vbs_client_volume *v)
         .shared = v->options.shared,
         .take_over = v->options.take_over,
     };
+    if (v->open_done == NULL) {
+        r.id = v->info.id;
+        r.held = v->info.generation;
+    }
     size_t len;
     memcpy(r.volume, v->options.name, sizeof r.volume);
     memcpy(r.host, v->options.host, sizeof r.host);

@@ -91,6 +91,7 @@ static void open_reply_ok(struct gateway_open *open)
         .block_bytes = info.block_bytes,
         .stripe_bytes = info.stripe_bytes,
         .volume = info.id,
+        .generation = info.generation,
     };
     uint8_t body[512];
     size_t len = 0;
@@ -145,6 +146,8 @@ void gateway_handle_open(void *service, struct rpc_request *rpc, const void *bod
         .shared = r.shared,
         .take_over = r.take_over,
         .one_turn = true,
+        .id = r.id,
+        .held = r.held,
     };
     _Static_assert(sizeof options.name == sizeof r.volume && sizeof options.host == sizeof r.host,
                    "names fit");

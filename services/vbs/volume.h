@@ -36,12 +36,17 @@ struct volume_open_options {
     bool read_only, shared, take_over;
     bool one_turn; /* a newer turn of this host ends this open (-ESTALE) instead of drawing another: an
                       association at a gateway */
+    /* held not 0: goes on with an open that was made elsewhere, of volume id with generation held; refused
+     * when the host was detached since. */
+    struct uuid id;
+    uint64_t held;
 };
 struct volume_info {
     struct uuid id;
     uint64_t size_bytes;
     uint32_t block_bytes, stripe_bytes;
     uint32_t pool;
+    uint64_t generation; /* that this open may use */
 };
 /* done(arg, volume, rc, text): rc 0 or -errno with a sentence for the user. Waits for the MDC and the first
  * table. */

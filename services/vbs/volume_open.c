@@ -146,6 +146,8 @@ int volume_open(struct volume_core *core, const struct volume_open_options *opti
     r->read_only = options->read_only;
     r->shared = options->shared;
     r->take_over = options->take_over;
+    r->id = options->id;
+    r->held = options->held;
     open_call_fill(v, on_open_done);
     int rc = call_begin(v, &v->open_call, &v->open_busy);
     if (rc != 0) {
@@ -230,6 +232,7 @@ void volume_open_again(struct volume *v)
     loop_timer_cancel(v->core->env->loop, &v->again_timer);
     v->open_request.id = v->info.id;
     v->open_request.again = true;
+    v->open_request.held = v->generation;
     v->open_request.take_over = false;
     open_call_fill(v, on_again_done);
     if (call_begin(v, &v->open_call, &v->open_busy) != 0)
@@ -290,6 +293,7 @@ void volume_check_table(struct volume *v, const struct table *table)
 void volume_info_get(const struct volume *v, struct volume_info *out)
 {
     *out = v->info;
+    out->generation = v->generation;
 }
 
 void volume_set_changed(struct volume *v, void (*changed)(void *arg, int rc), void *arg)
