@@ -83,7 +83,8 @@ uint32_t rwm_status_of_store(struct rwm *m, int rc, const char *what)
     rwm_store_error(m, rc, what);
     /* A module that can not go on is no error to the client: its partition waits for it, or for a successor.
      */
-    return m->broken ? STATUS_NOT_SERVING : STATUS_IO;
+    bool away = m->broken || m->data->link_state != DEVICE_LINK_UP;
+    return away ? STATUS_NOT_SERVING : STATUS_IO;
 }
 
 /* ---- ends ---- */

@@ -197,6 +197,10 @@ static void part_refused(struct client_part *p, uint32_t status)
     switch (status) {
     case STATUS_STALE_TURN: /* the association is over; what was not acknowledged goes again in the next one
                              */
+        if (p->handle != v->handle && v->assoc == ASSOC_OPEN) {
+            part_again(p, 0); /* the next one is open already, and has sent what waited for it */
+            return;
+        }
         list_push_back(&v->waiting, &p->link);
         if (p->handle == v->handle)
             client_reopen(v);

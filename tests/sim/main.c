@@ -66,6 +66,10 @@ static enum sim_result run_once(const struct options *o, uint64_t seed, uint64_t
     *hash = trace_hash(c->trace);
     if (result == SIM_WRONG && report && !c->error[0])
         history_print(c->history);
+    if (result != SIM_OK && o->verbose) {
+        fflush(stdout);
+        trace_dump(c->trace, STDOUT_FILENO, 200);
+    }
     if (result != SIM_OK)
         printf("seed %" PRIu64 " FAILED: %s\n", seed, why);
     else if (report)
