@@ -24,8 +24,9 @@ _Static_assert(SMALL_GROUPS *SMALL_SECTORS + BIG_BLOCKS * BIG_SECTORS == SIM_SEC
 
 struct slot {
     struct sim_client *client;
-    bool busy, read_all, redo, tail; /* tail: of the part that is always zero */
-    uint64_t opened, fenced;         /* ticks: of the open that it uses; of the end of that, 0 = none */
+    /* tail: of the part that is always zero; whole: a discard of the volume, when all is over */
+    bool busy, read_all, redo, tail, whole;
+    uint64_t opened, fenced; /* ticks: of the open that it uses; of the end of that, 0 = none */
     enum volume_op op;
     unsigned volume, group, first, count; /* sectors in the group */
     uint64_t begin, value; /* the value of the first sector; the next sectors have the next values */
@@ -42,7 +43,7 @@ struct sim_client {
     unsigned depth, issued, busy;
     bool open[SIM_VOLUMES], opening[SIM_VOLUMES];
     uint64_t opened[SIM_VOLUMES];
-    bool draining, reading_all;
+    bool draining, reading_all, clearing;
     unsigned read_volume, read_group;
 };
 
@@ -154,6 +155,8 @@ static void client_kick(struct sim_client *c, uint64_t delay_ns)
 
 static uint64_t slot_offset(const struct slot *s)
 {
+    if (s->whole)
+        return 0;
     if (s->tail)
         return SIM_HEAD_BYTES + (uint64_t)s->first * BLOCK_BYTES;
     return group_offset(s->group) + (uint64_t)s->first * SECTOR_BYTES;
@@ -193,16 +196,16 @@ static void io_done(struct sim_io *io, int rc)
         sc->failed_ops++;
     if (rc == -ENOSPC)
         sc->no_space++;
-    if (s->tail) {
+    if (s->tail && !s->whole) {
         tail_check(s, rc);
-    } else if (s->op != VOLUME_READ) {
+    } else if (!s->whole && s->op != VOLUME_READ) {
         record_write(s, rc == 0);
         unclaim(s, rc == 0);
-    } else if (rc == 0)
+    } else if (rc == 0 && !s->whole)
         record_read(s);
-    else if (s->read_all && rc == -ESTALE)
+    else if (rc && s->read_all && rc == -ESTALE)
         s->redo = true; /* its host was detached: it opens again */
-    else if (s->read_all && !sc->error[0])
+    else if (rc && s->read_all && !sc->error[0])
         snprintf(sc->error, sizeof(sc->error),
                  "%s could not read volume %u offset %" PRIu64 " at the end: %s", c->proc->name, s->volume,
                  group_offset(s->group), strerror(-rc));
@@ -230,7 +233,7 @@ static void slot_submit(struct sim_client *c, struct slot *s)
     } else {
         memset(s->data, 0xee, BLOCK_BYTES);
     }
-    uint32_t bytes = s->tail ? s->count * BLOCK_BYTES : s->count * SECTOR_BYTES;
+    uint32_t bytes = s->whole ? SIM_VOLUME_BYTES : s->tail ? s->count * BLOCK_BYTES : s->count * SECTOR_BYTES;
     s->sge = (struct fabric_sge){.base = s->data, .len = bytes};
     s->io = (struct sim_io){
         .op = s->op, .offset = slot_offset(s), .length = bytes, .sge = &s->sge, .done = io_done};
@@ -242,6 +245,10 @@ static void slot_submit(struct sim_client *c, struct slot *s)
     } else if (!s->tail && s->op != VOLUME_READ) {
         unclaim(s, true);
     }
+    if (rc == -ESTALE || rc == -ENOENT)
+        c->open[s->volume] = false;
+    if (rc)
+        s->redo = s->read_all;
 }
 
 /* Clears of long ranges leave holes: many entries of metadata. */
@@ -257,7 +264,7 @@ static void slot_choose(struct sim_client *c, struct slot *s)
 {
     struct rng *r = &c->proc->rng;
     unsigned dice = (unsigned)rng_below(r, 100);
-    s->read_all = s->tail = false;
+    s->read_all = s->tail = s->whole = false;
     s->volume = (unsigned)rng_below(r, SIM_VOLUMES);
     s->op = dice < 45 ? VOLUME_WRITE : dice < 88 ? VOLUME_READ : dice < 94 ? VOLUME_ZERO : VOLUME_DISCARD;
     if (rng_chance(r, 1, 16)) {
@@ -292,6 +299,12 @@ static bool choose_read_all(struct sim_client *c, struct slot *s)
     if (c->read_volume == SIM_VOLUMES)
         return false;
     *s = (struct slot){.client = c, .data = s->data, .read_all = true, .op = VOLUME_READ};
+    if (c->clearing) {
+        s->tail = s->whole = true;
+        s->op = VOLUME_DISCARD;
+        s->volume = c->read_volume++;
+        return true;
+    }
     s->volume = c->read_volume;
     s->group = c->read_group;
     s->count = group_sectors(s->group);
@@ -418,6 +431,12 @@ void sim_client_read_all(struct sim_client *c)
 {
     c->reading_all = true;
     c->draining = true;
+}
+
+void sim_client_clear_all(struct sim_client *c)
+{
+    c->clearing = true;
+    c->read_volume = 0;
 }
 
 void sim_client_explain(const struct sim_client *c, char *out, size_t cap)

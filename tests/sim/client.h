@@ -28,6 +28,8 @@ void sim_client_drain(struct sim_client *c);
 bool sim_client_idle(const struct sim_client *c);
 /* Reads all that was ever written and records it; idle at the end. */
 void sim_client_read_all(struct sim_client *c);
+/* Then: discards both volumes, whole; idle at the end. */
+void sim_client_clear_all(struct sim_client *c);
 /* What it waits for, for a stuck run. */
 void sim_client_explain(const struct sim_client *c, char *out, size_t cap);
 

@@ -499,6 +499,29 @@ static enum sim_result explain_stuck(struct sim_cluster *c, const char *when, ch
     return SIM_STUCK;
 }
 
+/* What was discarded takes no space any more, whatever happened before. */
+static enum sim_result space_check(struct sim_cluster *c, char *why, size_t cap)
+{
+    uint64_t used = 0;
+    sim_client_clear_all(sim_cluster_proc(c, SIM_CLIENT, 0)->client);
+    if (!settle(c, c->options.settle_ns) && !c->error[0])
+        return explain_stuck(c, "the discard of everything did not end", why, cap);
+    for (unsigned i = 0; i < SIM_PROCS && !c->error[0]; i++) {
+        struct rwm_stats stats;
+        if (!c->procs[i].rwm)
+            continue;
+        rwm_stats_get(c->procs[i].rwm, &stats);
+        if (stats.serving && stats.store.used_bytes)
+            snprintf(c->error, sizeof(c->error),
+                     "%s: %" PRIu64 " bytes are in use although all was discarded", c->procs[i].name,
+                     stats.store.used_bytes);
+        used += stats.store.used_bytes;
+    }
+    if (c->error[0])
+        snprintf(why, cap, "%s (%" PRIu64 " in all)", c->error, used);
+    return c->error[0] ? SIM_WRONG : SIM_OK;
+}
+
 enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
 {
     uint64_t end;
@@ -534,5 +557,5 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
         snprintf(why, cap, "%s", c->error);
         return SIM_WRONG;
     }
-    return history_check(c->history, why, cap) ? SIM_WRONG : SIM_OK;
+    return history_check(c->history, why, cap) ? SIM_WRONG : space_check(c, why, cap);
 }

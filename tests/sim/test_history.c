@@ -52,6 +52,40 @@ static void good_histories(void **state)
     GOOD({W, 7, 1, 2}, {W, 0, 3, HISTORY_OPEN}, {R, 7, 5, 6}, {R, 0, 7, 8});
 }
 
+/* What was begun before a detach was asked for, and had no answer then: before the detach's answer, or never.
+ */
+static int check_fenced(const struct op *ops, size_t n, uint64_t begun, uint64_t fenced)
+{
+    struct history *h;
+    char why[256];
+    assert_int_equal(history_create(1, &h), 0);
+    for (size_t i = 0; i < n; i++)
+        history_add(h, 0, ops[i].kind, ops[i].value, ops[i].begin, ops[i].end, 1);
+    history_fence(h, 0, 1, 2, begun, fenced); /* another client's: nothing changes */
+    history_fence(h, 0, 1, 1, begun, fenced);
+    int rc = history_check(h, why, sizeof(why));
+    history_destroy(h);
+    return rc;
+}
+#define FENCED(begun, fenced, ...)                                                                           \
+    check_fenced((const struct op[]){__VA_ARGS__}, ARRAY_LEN(((const struct op[]){__VA_ARGS__})), begun,     \
+                 fenced)
+
+static void fences(void **state)
+{
+    (void)state;
+    const uint64_t open = HISTORY_OPEN;
+    assert_int_equal(FENCED(10, 20, {W, 7, 1, 2}, {W, 8, 3, open}, {R, 7, 30, 31}), 0);
+    assert_int_equal(FENCED(10, 20, {W, 7, 1, 2}, {W, 8, 3, open}, {R, 8, 30, 31}), 0);
+    assert_int_equal(FENCED(10, 20, {W, 7, 1, 2}, {W, 8, 3, open}, {R, 7, 15, 16}, {R, 8, 18, 31}), 0);
+    /* it happened after the answer */
+    assert_int_equal(FENCED(10, 20, {W, 7, 1, 2}, {W, 8, 3, open}, {R, 7, 21, 22}, {R, 8, 30, 31}), -EILSEQ);
+    assert_int_equal(FENCED(10, 20, {W, 7, 1, 2}, {W, 8, 3, open}, {W, 9, 21, 22}, {R, 8, 30, 31}), -EILSEQ);
+    assert_int_equal(FENCED(10, 20, {W, 0, 3, open}, {W, 9, 21, 22}, {R, 0, 30, 31}), -EILSEQ);
+    /* begun later: not fenced */
+    assert_int_equal(FENCED(10, 20, {W, 7, 1, 2}, {W, 8, 12, open}, {R, 7, 21, 22}, {R, 8, 30, 31}), 0);
+}
+
 static void lies(void **state)
 {
     (void)state;
@@ -70,6 +104,7 @@ static void lies(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(good_histories), cmocka_unit_test(lies)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(good_histories), cmocka_unit_test(lies),
+                                       cmocka_unit_test(fences)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

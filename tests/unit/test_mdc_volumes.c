@@ -122,6 +122,21 @@ static void test_attach_detach(void **state)
     struct mdc_volume_open_reply rep;
     again.again = true;
     assert_int_not_equal(volume_open(c, &again, &rep), STATUS_OK);
+    /* an association that was lost, and tells the generation that it had */
+    struct mdc_volume_open_request lost = open_of("v", "h1", 5);
+    lost.shared = true;
+    lost.id = v.id;
+    lost.held = 1;
+    assert_int_not_equal(volume_open(c, &lost, &rep), STATUS_OK); /* it has just started: AGAIN */
+    /* another process of the host opens it anew: that brings the first one's open not back */
+    struct mdc_volume_open_request anew = open_of("v", "h1", 6);
+    anew.shared = true;
+    assert_int_equal(volume_open(c, &anew, &rep), STATUS_OK);
+    assert_int_equal(rep.volume.generation, 2);
+    assert_int_equal(volume_open(c, &lost, &rep), STATUS_DENIED);
+    anew.id = v.id;
+    anew.held = 2;
+    assert_int_equal(volume_open(c, &anew, &rep), STATUS_OK);
     client_free(c);
     world_free(w);
 #undef ATTACH_

@@ -89,7 +89,7 @@ def build(tree):
     return None if r.returncode == 0 else r.stdout
 
 
-def hunt(tree, seeds, jobs, chunk=20):
+def hunt(tree, seeds, jobs, chunk=40):
     """The first failing seed and how it failed, or None."""
     sim = os.path.join(tree, "build/bin/cistern-sim")
     for first in range(1, seeds + 1, chunk):
@@ -105,11 +105,15 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__)
     ap.add_argument("--seeds", type=int, default=300, help="hunt at most so many seeds for each")
     ap.add_argument("--jobs", type=int, default=2)
-    ap.add_argument("--only", default="")
+    ap.add_argument("--only", default="", help="names, with commas")
+    ap.add_argument("--tree", help="keep the copy and its build in this directory")
     a = ap.parse_args()
     only = [n for n in a.only.split(",") if n]
-    with tempfile.TemporaryDirectory(prefix="cistern-mutations-") as tree:
+    with tempfile.TemporaryDirectory(prefix="cistern-mutations-") as temp:
+        tree = os.path.abspath(a.tree) if a.tree else temp
         copy_tree(tree)
+        for m in MUTATIONS:
+            os.utime(os.path.join(tree, m[1]))
         r = sh(["cmake", "-G", "Ninja", "-S", tree, "-B", os.path.join(tree, "build"), "-DCISTERN_SANITIZE=OFF",
                 "-DCMAKE_C_FLAGS=-Wno-error -w"])
         if r.returncode or build(tree):
