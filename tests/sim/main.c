@@ -1,5 +1,6 @@
 /* cistern-sim: runs seeds; tells what went wrong; replays. */
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,6 +178,9 @@ static uint64_t *read_seeds(const char *path, size_t *count)
 int main(int argc, char **argv)
 {
     struct options o;
+    /* Processes are born and die all the time: their memory is kept for the next one, not given back. */
+    (void)mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 512 << 20);
     int rc = config_parse(&spec, argc, argv, &o);
     if (rc)
         return rc == 1 ? 0 : 2;
