@@ -79,6 +79,9 @@ static int pool_take(struct rwm *m, uint32_t id, uint32_t count, uint32_t stripe
     m->part_count = count;
     m->pool_id = id;
     m->stripe_bytes = stripe_bytes;
+    if (m->served)
+        log_info(m->env, id != 0 ? "taken into a pool" : "in no pool any more",
+                 "module=%u pool=%u partitions=%u", m->id, id, count);
     return 0;
 }
 
@@ -304,8 +307,9 @@ static void apply_confirm(struct rwm *m)
     }
     if (!m->served && m->state == RWM_RUNNING) {
         m->served = true;
-        log_info(m->env, "serving", "module=%u pool=%u partitions=%u table_version=%lu", m->id, m->pool_id,
-                 m->part_count, (unsigned long)m->force_version);
+        log_info(m->env, m->pool_id != 0 ? "serving" : "ready, in no pool yet",
+                 "module=%u pool=%u partitions=%u table_version=%lu", m->id, m->pool_id, m->part_count,
+                 (unsigned long)m->force_version);
         if (m->events.serving)
             m->events.serving(m->user); /* the last thing: it may destroy the module */
     }

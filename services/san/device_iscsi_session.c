@@ -135,6 +135,19 @@ static void retry_later(struct device_iscsi *d)
     loop_timer_arm(d->env->loop, &d->retry_timer, ms * NS_PER_MS);
 }
 
+/* What libiscsi said last, one line of it; not that it does not reconnect by itself, which it is told not to.
+ */
+static const char *detail_of(const struct device_iscsi *d)
+{
+    const char *text = iscsi_get_error(d->context);
+    return strstr(text, "Can not reconnect") != NULL ? "" : text;
+}
+
+static int detail_len(const struct device_iscsi *d)
+{
+    return (int)min_u64(strcspn(detail_of(d), "\n"), 100);
+}
+
 void iscsi_give_up(struct device_iscsi *d)
 {
     static struct log_limit limit = {.interval_ns = 10 * NS_PER_S};
@@ -143,8 +156,8 @@ void iscsi_give_up(struct device_iscsi *d)
         log_warn(d->env, "session lost", "device=%s reason=\"%s\"", d->dev.name, d->lost_why);
     else if (!gone && log_allow(d->env, &limit))
         log_warn(d->env, "can not connect to the LUN, trying again",
-                 "device=%s reason=\"%s\" detail=\"%.*s\"", d->dev.name, d->lost_why,
-                 (int)min_u64(strcspn(iscsi_get_error(d->context), "\n"), 100), iscsi_get_error(d->context));
+                 "device=%s reason=\"%s\" detail=\"%.*s\"", d->dev.name, d->lost_why, detail_len(d),
+                 detail_of(d));
     iscsi_drop_context(d);
     loop_timer_cancel(d->env->loop, &d->retry_timer);
     d->lost = false;
