@@ -16,8 +16,12 @@ unmount() {
     if mountpoint -q "$MOUNT" 2>/dev/null; then umount "$MOUNT"; fi
     loop=$(losetup -j "$CLUSTER_DIR/nbd/volume" 2>/dev/null | cut -d: -f1 || true)
     [ -z "$loop" ] || losetup -d "$loop"
-    if mountpoint -q "$CLUSTER_DIR/nbd" 2>/dev/null; then fusermount3 -u "$CLUSTER_DIR/nbd"; fi
-    [ ! -e "$CLUSTER_DIR/nbdfuse.pid" ] || { wait_until 10 cluster_gone nbdfuse || true; rm -f "$CLUSTER_DIR/nbdfuse.pid"; }
+    # The loop device goes when its last user does: a mount namespace that was made meanwhile may be one.
+    if mountpoint -q "$CLUSTER_DIR/nbd" 2>/dev/null &&
+        ! wait_until 3 fusermount3 -q -u "$CLUSTER_DIR/nbd" 2>/dev/null; then
+        fusermount3 -u -z "$CLUSTER_DIR/nbd"
+    fi
+    [ ! -e "$CLUSTER_DIR/nbdfuse.pid" ] || { wait_until 5 cluster_gone nbdfuse || cluster_kill9 nbdfuse; rm -f "$CLUSTER_DIR/nbdfuse.pid"; }
 }
 
 # Mounts the volume: nbdkit (libcistern) -> nbdfuse -> loop device -> ext4.
