@@ -23,7 +23,7 @@ struct options {
 #define AT(field) offsetof(struct options, field)
 static const struct config_option option_table[] = {
     {"data", CONFIG_STRING, AT(data), NULL, 0, 0, true, "PATH", "disk or file that holds the data"},
-    {"create", CONFIG_BOOL, AT(create), NULL, 0, 0, false, "BOOL", "make the data file (and the journal file) when it is not there"},
+    {"create", CONFIG_BOOL, AT(create), NULL, 0, 0, false, "BOOL", "make the data file (and the journal file) when it is not there: for the first start only"},
     {"data-size", CONFIG_SIZE, AT(data_size), NULL, 0, 0, false, "BYTES", "size of a data file that is made"},
     {"journal", CONFIG_STRING, AT(journal), NULL, 0, 0, false, "PATH", "journal on a medium of its own: pmem, a DAX file, a file or a disk (default: on the data medium)"},
     {"journal-size", CONFIG_SIZE, AT(journal_size), "1G", 8 * MIB, 0, false, "BYTES", "size of a journal file that is made"},

@@ -38,6 +38,7 @@ mount_volume() { # [mkfs]
 }
 
 down() {
+    [ -d "$CLUSTER_DIR" ] || { echo "there is no cluster in $CLUSTER_DIR"; return 0; }
     unmount
     cluster_stop_all
     if [ "${1:-}" = --wipe ]; then
