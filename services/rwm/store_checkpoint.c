@@ -5,7 +5,7 @@
  * Overlay units to their slots, flush; dirty pages to copy A, flush; to copy B, flush; superblock with the
  * new tail. The tail is the end of what was durable when the checkpoint began: everything up to there is in
  * memory as overlay or dirty page at that moment, so whatever is added meanwhile can wait for the next one.
- * At most CK_DEPTH requests at a time.
+ * At most CK_DEPTH requests at a time, or CK_DEPTH_MAX while the journal's space runs out.
  */
 #include "services/rwm/store_internal.h"
 
@@ -19,7 +19,7 @@ int checkpoint_create(struct store *s)
     list_init(&ck->pages);
     list_init(&ck->pages_done);
     list_init(&ck->wait.link);
-    ck->bounce = aligned_alloc(STORE_PAGE_BYTES, CK_DEPTH * STORE_PAGE_BYTES);
+    ck->bounce = aligned_alloc(STORE_PAGE_BYTES, CK_DEPTH_MAX * STORE_PAGE_BYTES);
     return ck->bounce ? 0 : -ENOMEM;
 }
 
@@ -60,9 +60,16 @@ void checkpoint_start(struct store *s, bool pages_only, void (*done)(struct stor
     store_kick(s);
 }
 
+static unsigned io_depth(const struct store *s)
+{
+    const struct journal *j = &s->journal;
+    bool urgent = s->opening || s->closing || !list_empty(&s->exec) || j->head - j->tail > j->bytes / 4 * 3;
+    return urgent ? CK_DEPTH_MAX : CK_DEPTH;
+}
+
 static struct ck_io *io_get(struct checkpoint *ck)
 {
-    for (unsigned i = 0; i < CK_DEPTH; i++) {
+    for (unsigned i = 0; i < CK_DEPTH_MAX; i++) {
         if (!ck->io[i].busy) {
             ck->io[i].busy = true;
             ck->active++;
@@ -83,6 +90,7 @@ static void io_put(struct checkpoint *ck, struct ck_io *io)
 void checkpoint_wb_ready(struct store *s, struct blk *b)
 {
     MUST(b->wb == WB_READY);
+    s->ck.ready++;
     store_kick(s);
 }
 
@@ -136,6 +144,7 @@ static void wb_io_done(struct sio *sio, int rc)
 static void wb_begin(struct store *s, struct ck_io *io)
 {
     struct blk *b = io->b;
+    s->ck.ready--;
     b->wb = WB_ACTIVE;
     b->wb_mask &= b->overlay_mask;
     memcpy(b->wb_units, b->overlay, sizeof b->wb_units);
@@ -147,7 +156,7 @@ static void wb_begin(struct store *s, struct ck_io *io)
 
 static void wb_begin_ready(struct store *s)
 {
-    for (unsigned i = 0; i < CK_DEPTH; i++) {
+    for (unsigned i = 0; i < CK_DEPTH_MAX && s->ck.ready > 0; i++) {
         struct ck_io *io = &s->ck.io[i];
         if (io->busy && io->b && io->b->wb == WB_READY)
             wb_begin(s, io);
@@ -157,8 +166,9 @@ static void wb_begin_ready(struct store *s)
 static void overlays_step(struct store *s)
 {
     struct checkpoint *ck = &s->ck;
+    unsigned depth = io_depth(s);
     wb_begin_ready(s);
-    while (!list_empty(&ck->overlays) && ck->active < CK_DEPTH) {
+    while (!list_empty(&ck->overlays) && ck->active < depth) {
         struct blk *b = list_entry(list_pop_front(&ck->overlays), struct blk, overlay_link);
         struct ck_io *io = io_get(ck);
         MUST(io && b->wb == WB_NONE && b->overlay_mask);
@@ -175,7 +185,8 @@ static void overlays_step(struct store *s)
 static void pages_step(struct store *s, unsigned copy)
 {
     struct checkpoint *ck = &s->ck;
-    while (!list_empty(&ck->pages) && ck->active < CK_DEPTH) {
+    unsigned depth = io_depth(s);
+    while (!list_empty(&ck->pages) && ck->active < depth) {
         struct frame *f = list_entry(list_pop_front(&ck->pages), struct frame, dirty_link);
         struct ck_io *io = io_get(ck);
         uint8_t *buf = ck->bounce + (size_t)(io - ck->io) * STORE_PAGE_BYTES;

@@ -334,7 +334,8 @@ uint64_t journal_place(const struct journal *j, uint64_t head,
 uint64_t batch_bytes(const struct journal *j, uint32_t used, uint32_t units);
 
 /* ---- checkpoint ---- */
-#define CK_DEPTH 16u
+#define CK_DEPTH     16u /* requests at a time, beside which those of the callers stay quick */
+#define CK_DEPTH_MAX 64u /* when callers wait for the journal's space, or will soon */
 enum ck_state {
     CK_IDLE,
     CK_OVERLAYS,
@@ -352,9 +353,9 @@ struct checkpoint {
     bool wanted;
     uint64_t pos, seq; /* the new tail */
     uint32_t crc;
-    uint32_t pages_used;  /* entry pages when copy A began */
-    struct list overlays; /* blocks to write back */
-    unsigned active;
+    uint32_t pages_used;    /* entry pages when copy A began */
+    struct list overlays;   /* blocks to write back */
+    unsigned active, ready; /* io in use; of them those whose block is WB_READY */
     struct list pages, pages_done;
     struct ck_io {
         struct sio sio;
@@ -363,7 +364,7 @@ struct checkpoint {
         bool busy;
         uint32_t parts, wb_entry;
         struct iovec iov[UNITS_PER_BLOCK];
-    } io[CK_DEPTH];
+    } io[CK_DEPTH_MAX];
     uint8_t *bounce;
     struct flush_wait wait;
     void (*done)(struct store *s, int rc); /* opening and closing; may be NULL */
