@@ -112,6 +112,9 @@ struct fabric_config {
     uint64_t probe_interval_ns;  /* idle connections are probed; 0 = default 1 s */
     uint64_t probe_timeout_ns;   /* no sign of life for so long: down; 0 = default 5 s */
     uint32_t max_connections;    /* 0 = default 4096 */
+    /* verbs: the address of this host whose device is used, and from which connections go out (its port does
+     * not matter); all zero, or an unspecified address: the first device. */
+    struct fabric_addr local;
 };
 
 /* What is known of the peer once a connection is up. */
@@ -256,6 +259,12 @@ bool fabric_conn_is_up(const struct fabric_conn *conn);
 /* ---- endpoints ---- */
 /* env->loop and env->rng are used; env->fabric is not. */
 int fabric_create_tcp(struct env *env, const struct fabric_config *config, struct fabric **out);
+/* On libibverbs and librdmacm; "rdma:" addresses. -ENODEV: this host has no RDMA device, or config->local is
+ * not the address of one. */
+int fabric_create_verbs(struct env *env, const struct fabric_config *config, struct fabric **out);
+/* The endpoint for addresses of that provider (a process speaks one). -EPROTONOSUPPORT for sim and none. */
+int fabric_create(struct env *env, enum fabric_provider_kind kind, const struct fabric_config *config,
+                  struct fabric **out);
 /* Legal at any time but in a callback of it: frees everything, runs no callbacks; ops, registered memory and
  * conns of it are gone. The memory of ops that are still pending is valid until this returns: their owners
  * are destroyed afterwards, or have closed or abandoned their connections before. Needs the loop (also a

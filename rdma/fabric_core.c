@@ -60,6 +60,13 @@ static void conn_free(struct fabric_conn *conn)
     free(conn);
 }
 
+static void conn_cut(struct fabric_conn *conn)
+{
+    if (conn->lingering)
+        conn->fabric->ops->cut(conn);
+    conn->lingering = false;
+}
+
 void fabric_destroy(struct fabric *f)
 {
     if (!f)
@@ -69,12 +76,17 @@ void fabric_destroy(struct fabric *f)
         struct fabric_conn *conn = list_entry(n, struct fabric_conn, link);
         if (conn->state != CONN_DOWN)
             f->ops->shut(conn, true);
+        conn_cut(conn);
         conn_free(conn);
     }
     for (struct list *n; (n = f->listeners.next) != &f->listeners;)
         fabric_unlisten(list_entry(n, struct fabric_listener, link));
-    for (struct list *n; (n = list_pop_front(&f->mems));)
-        free(container_of(n, struct fabric_region, link));
+    for (struct list *n; (n = list_pop_front(&f->mems));) {
+        struct fabric_region *r = container_of(n, struct fabric_region, link);
+        if (f->ops->mem_unregister)
+            f->ops->mem_unregister(&r->mem);
+        free(r);
+    }
     f->ops->destroy(f);
 }
 
@@ -147,12 +159,12 @@ static void run_attention(struct fabric *f)
     while ((n = list_pop_front(&f->attention))) {
         struct fabric_conn *conn = list_entry(n, struct fabric_conn, attention);
         run_done(f); /* all ops have ended before the down is told */
-        if (conn->down_owed && !conn->closed) {
+        if (conn->down_owed && !conn->closed && !conn->lingering) {
             conn->down_owed = false;
             conn->events->down(conn, conn->reason);
         }
         /* The callback may have closed it, which puts it back into the list. */
-        if (conn->closed && conn->pending == 0)
+        if (conn->closed && conn->pending == 0 && !conn->lingering)
             conn_free(conn);
     }
 }
@@ -340,7 +352,7 @@ bool fabric_core_message(struct fabric_conn *conn, const struct fabric_msg *msg)
     conn->events->message(conn, msg);
     if (conn->state != CONN_UP || conn->closed)
         return false;
-    if (!f->ops->flow_controlled && ++conn->rx_owed >= (f->config.recv_messages + 1) / 2)
+    if (!f->ops->flow_controlled && ++conn->rx_owed >= (conn->rx_lent + 1) / 2)
         f->ops->credit(conn);
     return true;
 }
@@ -366,7 +378,7 @@ static void conn_end(struct fabric_conn *conn, bool polite)
 
 static void ops_fail(struct fabric_conn *conn)
 {
-    while (!list_empty(&conn->active))
+    while (!conn->lingering && !list_empty(&conn->active))
         fabric_core_op_done(list_entry(conn->active.next, struct fabric_op, link), -ENOTCONN);
 }
 
@@ -385,6 +397,14 @@ void fabric_core_fail(struct fabric_conn *conn, enum fabric_down reason)
         conn->fabric->counters.conns_refused++;
     }
     conn->down_owed = true;
+    conn_attention(conn);
+}
+
+void fabric_core_gone(struct fabric_conn *conn)
+{
+    MUST(conn->lingering && conn->state == CONN_DOWN);
+    conn->lingering = false;
+    ops_fail(conn);
     conn_attention(conn);
 }
 
@@ -420,6 +440,7 @@ void fabric_abandon(struct fabric_conn *conn)
     conn->closed = true;
     if (conn->state != CONN_DOWN)
         conn_end(conn, true);
+    conn_cut(conn);
     list_for_each_safe(n, &f->done)
     {
         if (list_entry(n, struct fabric_op, link)->conn == conn) {

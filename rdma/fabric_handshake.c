@@ -168,7 +168,10 @@ static void send_auth(struct fabric_conn *conn)
     const struct fabric_config *c = &conn->fabric->config;
     struct fabric_auth a;
     memset(&a, 0, sizeof(a));
-    a.recv_messages = c->recv_messages;
+    conn->rx_lent = c->recv_messages;
+    if (conn->fabric->ops->lend_first)
+        conn->rx_lent = (uint32_t)min_u64(conn->rx_lent, conn->fabric->ops->lend_first);
+    a.recv_messages = conn->rx_lent;
     a.beat_ms = (uint32_t)min_u64(max_u64(c->probe_timeout_ns / 4 / NS_PER_MS, 1), 60000);
     if (conn->initiator)
         fabric_auth_sign(c, 0, &conn->hello_mine, &conn->hello_peer, &a);

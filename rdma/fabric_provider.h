@@ -70,7 +70,9 @@ struct fabric_ops {
     bool flow_controlled;
     bool fetch_is_read; /* FETCH counts in the window of outstanding reads */
     uint32_t
-        read_window; /* outstanding READs of a connection; more wait in software and block nothing else */
+        read_window;     /* outstanding READs of a connection; more wait in software and block nothing else */
+    uint32_t lend_first; /* messages lent at first, at most config.recv_messages; 0 = all of these. The
+                            provider may lend more later (rx_lent, rx_owed). */
 
     /* Starts to connect; conn->hello_mine is ready. Later fabric_core_hello or fabric_core_fail. */
     int (*connect)(struct fabric_conn *conn, const struct fabric_addr *addr);
@@ -89,8 +91,12 @@ struct fabric_ops {
     /* Gives conn->rx_owed credits back to the peer (not called when flow_controlled). */
     void (*credit)(struct fabric_conn *conn);
     /* Ends the transport at once: from now on the provider calls nothing for this connection. Leaves its ops
-     * in conn->active. polite: the peer is to see "closed" (else it is told nothing but the end). */
+     * in conn->active. polite: the peer is to see "closed" (else it is told nothing but the end).
+     * A provider that must first say good-bye sets conn->lingering: the ops end, and down is told, when it
+     * calls fabric_core_gone, within a bounded time. */
     void (*shut)(struct fabric_conn *conn, bool polite);
+    /* The connection lingers and must be gone now; fabric_core_gone is not called. NULL: never lingers. */
+    void (*cut)(struct fabric_conn *conn);
     void (*conn_free)(struct fabric_conn *conn); /* the provider's memory in it; shut has run. May be NULL. */
     /* Everything of the provider's in f, including f; no callbacks. Connections are shut already. */
     void (*destroy)(struct fabric *f);
@@ -110,10 +116,12 @@ struct fabric_conn {
     enum fabric_conn_state state;
     enum fabric_down reason;
     bool initiator, closed, down_owed;
+    bool lingering;   /* down, but the provider still uses the memory of the ops in active */
     bool early;       /* sim: the peer has proved itself, this process just has not looked yet */
     uint32_t pending; /* ops taken whose done has not run */
     uint32_t beat_ms; /* the peer wants to hear something that often; from its auth */
     uint32_t tx_credits, rx_owed, reads_out;
+    uint32_t rx_lent;    /* messages that the peer may have in flight */
     struct list waiting; /* SEND, PUSH, WRITE that wait for credits, in order */
     struct list reads;   /* READ (and FETCH) that wait for the window */
     struct list active;
@@ -166,6 +174,8 @@ void fabric_core_credits(struct fabric_conn *conn, uint32_t n);
 /* The connection ends (idempotent): shut, pending ops end with -ENOTCONN, down is told later, from the loop.
  */
 void fabric_core_fail(struct fabric_conn *conn, enum fabric_down reason);
+/* A connection that lingered is gone: nothing uses the memory of its ops. */
+void fabric_core_gone(struct fabric_conn *conn);
 /* Like fabric_core_fail, telling the peer why. */
 void fabric_core_refuse(struct fabric_conn *conn, enum fabric_down reason);
 /* rc 0 or -errno: done runs later. Takes op out of its list. */

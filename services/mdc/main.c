@@ -21,7 +21,7 @@ struct options {
 /* clang-format off */
 #define AT(field) offsetof(struct options, field)
 static const struct config_option option_table[] = {
-    {"listen", CONFIG_STRING, AT(listen), "tcp:127.0.0.1:7100", 0, 0, false, "ADDR", "address to serve on: tcp:IP:PORT; port 0 picks one"},
+    {"listen", CONFIG_STRING, AT(listen), "tcp:127.0.0.1:7100", 0, 0, false, "ADDR", "address to serve on: tcp:IP:PORT or rdma:IP:PORT; port 0 picks one"},
     {"data-dir", CONFIG_STRING, AT(data_dir), NULL, 0, 0, true, "DIR", "directory of the metadata store; made when it is not there"},
     {"secret-file", CONFIG_STRING, AT(secret_file), NULL, 0, 0, true, "FILE", "file with the cluster's secret, at least 16 bytes"},
     {"cluster", CONFIG_STRING, AT(cluster), NULL, 0, 0, false, "ID", "cluster id (32 hex digits): checked against the store; a new store gets it, or a random one"},
@@ -89,20 +89,34 @@ static int choose_cluster(struct process *p, const struct options *o, struct uui
     return 0;
 }
 
+static int make_endpoint(struct process *p, const struct options *o, const struct fabric_config *config)
+{
+    int rc = fabric_create(&p->env, config->local.provider, config, &p->fabric);
+    if (rc == 0)
+        p->env.fabric = p->fabric;
+    else
+        log_error(&p->env, "cannot start: no network of the kind of listen", "listen=%s error=\"%s\"",
+                  o->listen, strerror(-rc));
+    return rc;
+}
+
 static int make_fabric(struct process *p, const struct options *o, const struct uuid *cluster)
 {
     struct fabric_config config = {
         .cluster = *cluster, .role = FABRIC_ROLE_MDC, .incarnation = rng_u64(&p->rng)};
+    if (fabric_addr_parse(o->listen, &config.local) != 0) {
+        log_error(&p->env, "cannot start: the address to listen on is not like tcp:127.0.0.1:7100",
+                  "listen=%s", o->listen);
+        return -EINVAL;
+    }
     int rc =
         config_read_cluster_secret(o->secret_file, config.secret, sizeof(config.secret), &config.secret_len);
     if (rc != 0)
         log_error(&p->env, "cannot start: the secret cannot be used", "secret-file=%s why=\"%s\"",
                   o->secret_file, config_secret_error(rc));
     if (rc == 0)
-        rc = fabric_create_tcp(&p->env, &config, &p->fabric);
+        rc = make_endpoint(p, o, &config);
     explicit_bzero(config.secret, sizeof(config.secret));
-    if (rc == 0)
-        p->env.fabric = p->fabric;
     return rc;
 }
 

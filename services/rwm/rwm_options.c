@@ -76,6 +76,8 @@ int rwm_options_config(struct env *env, const struct rwm_options *o, const char 
 int rwm_options_fabric(struct env *env, const struct rwm_options *o)
 {
     struct fabric_config config = {.role = FABRIC_ROLE_MODULE, .incarnation = rng_u64(env->rng)};
+    if (fabric_addr_parse(o->listen, &config.local))
+        return bad(env, "listen", o->listen, "addresses look like tcp:127.0.0.1:7200, rdma:192.0.2.1:7200");
     if (given(o->cluster) && uuid_parse(o->cluster, &config.cluster))
         return bad(env, "cluster", o->cluster, "a cluster id is 32 hex digits");
     int rc =
@@ -84,9 +86,10 @@ int rwm_options_fabric(struct env *env, const struct rwm_options *o)
         log_error(env, "cannot start: the secret cannot be used", "secret-file=%s why=\"%s\"", o->secret_file,
                   config_secret_error(rc));
     if (rc == 0) {
-        rc = fabric_create_tcp(env, &config, &env->fabric);
+        rc = fabric_create(env, config.local.provider, &config, &env->fabric);
         if (rc)
-            log_error(env, "cannot start: no network", "error=\"%s\"", strerror(-rc));
+            log_error(env, "cannot start: no network of the kind of listen", "listen=%s error=\"%s\"",
+                      o->listen, strerror(-rc));
     }
     explicit_bzero(config.secret, sizeof(config.secret));
     return rc;

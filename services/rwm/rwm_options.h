@@ -13,7 +13,7 @@ struct rwm_options {
 /* clang-format off */
 #define RWM_OPTIONS(type, f)                                                                                      \
     {"listen", CONFIG_STRING, offsetof(type, f.listen), "tcp:127.0.0.1:0", 0, 0, false, "ADDR",                   \
-     "address for the data path, tcp:IP:PORT, as others reach it; port 0 picks one"},                             \
+     "address for the data path, tcp:IP:PORT or rdma:IP:PORT, as others reach it; port 0 picks one"},             \
     {"mdc", CONFIG_STRING, offsetof(type, f.mdc), NULL, 0, 0, true, "ADDR,...", "metadata controllers"},          \
     {"secret-file", CONFIG_STRING, offsetof(type, f.secret_file), NULL, 0, 0, true, "FILE",                       \
      "file with the cluster's secret, at least 16 bytes"},                                                        \
@@ -37,7 +37,8 @@ struct rwm_options {
  * after a clear log line. */
 int rwm_options_config(struct env *env, const struct rwm_options *o, const char *fallback,
                        struct rwm_config *config);
-/* The tcp fabric of the process, as env->fabric. 0, or -errno after a clear log line. */
+/* The fabric of the process, of the kind of the address in listen, as env->fabric. 0, or -errno after a clear
+ * log line. */
 int rwm_options_fabric(struct env *env, const struct rwm_options *o);
 /* 0, or -errno after a clear log line. */
 int rwm_options_host(struct env *env, const struct rwm_options *o, struct rwm_host **out);

@@ -44,7 +44,5 @@ int addr_list_parse(const char *text, struct fabric_addr *out, unsigned max, uns
 int addr_fabric_create(struct env *env, enum fabric_provider_kind provider,
                        const struct fabric_config *config, struct fabric **out)
 {
-    if (provider == FABRIC_PROVIDER_TCP)
-        return fabric_create_tcp(env, config, out);
-    return -EPROTONOSUPPORT;
+    return fabric_create(env, provider, config, out);
 }

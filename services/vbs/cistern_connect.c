@@ -178,6 +178,8 @@ static int make_parts(struct cistern *c, const struct cistern_options *o)
         rc = addr_fabric_create(&c->env, addrs[0].provider, &c->fabric_config, &c->env.fabric);
     if (rc == -EPROTONOSUPPORT)
         return cistern_fail(rc, "this build cannot speak to '%s'", list);
+    if (rc == -ENODEV)
+        return cistern_fail(rc, "this host has no RDMA device to speak to '%s'", list);
     if (rc == 0)
         rc = cistern_arena_create(c);
     if (rc == 0)

@@ -99,6 +99,7 @@ static int vbs_configure(struct vbs_process *p)
     c->instance = rng_u64(&p->rng) | 1;
     g->memory_bytes = o->memory;
     p->fabric_config.role = FABRIC_ROLE_VBS;
+    p->fabric_config.local = g->listen;
     p->fabric_config.incarnation = c->instance;
     rc = config_read_cluster_secret(o->secret_file, p->fabric_config.secret, sizeof p->fabric_config.secret,
                                     &p->fabric_config.secret_len);

@@ -118,27 +118,29 @@ cluster_tgt_answers() {
 
 # ---- the whole thing ----
 CLUSTER_OSDS=${CLUSTER_OSDS:-3}
+CLUSTER_NET=${CLUSTER_NET:-tcp:127.0.0.1} # provider and address of all services
+CLUSTER_SAN=${CLUSTER_SAN-san1}             # empty: no array
 
 # cluster_define_all [OSD_SIZE]: secrets, ports and command lines of mdc, osd1.., san1, vbs1.
 cluster_define_all() {
     local size=${1:-512M} mdc i
     mkdir -p "$CLUSTER_DIR"
     [ -s "$CLUSTER_DIR/secret" ] || (umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$CLUSTER_DIR/secret")
-    mdc=tcp:127.0.0.1:$(cluster_port mdc)
+    mdc=$CLUSTER_NET:$(cluster_port mdc)
     cluster_define mdc "$CISTERN_BIN/cistern-mdc" --listen "$mdc" --data-dir "$CLUSTER_DIR/mdc" \
         --secret-file "$CLUSTER_DIR/secret" --ready-file "$CLUSTER_DIR/mdc.ready"
     for i in $(seq "$CLUSTER_OSDS"); do
         cluster_define "osd$i" "$CISTERN_BIN/cistern-osd" --name "osd$i" --host "node$i" --data "$CLUSTER_DIR/osd$i.img" \
-            --create --data-size "$size" --listen "tcp:127.0.0.1:$(cluster_port "osd$i")" --mdc "$mdc" --media ssd \
+            --create --data-size "$size" --listen "$CLUSTER_NET:$(cluster_port "osd$i")" --mdc "$mdc" --media ssd \
             --secret-file "$CLUSTER_DIR/secret" --ready-file "$CLUSTER_DIR/osd$i.ready"
     done
     cluster_define san1 "$CISTERN_BIN/cistern-san" --name san1 --host node1 \
         --lun "iscsi://127.0.0.1:$(cluster_port tgt)/iqn.2026-01.org.cistern:array/1" \
-        --listen "tcp:127.0.0.1:$(cluster_port san1)" --mdc "$mdc" \
+        --listen "$CLUSTER_NET:$(cluster_port san1)" --mdc "$mdc" \
         --secret-file "$CLUSTER_DIR/secret" --ready-file "$CLUSTER_DIR/san1.ready"
     for i in 1 2; do
         cluster_define "vbs$i" "$CISTERN_BIN/cistern-vbs" --name "vbs$i" --host "node$i" \
-            --listen "tcp:127.0.0.1:$(cluster_port "vbs$i")" --mdc "$mdc" \
+            --listen "$CLUSTER_NET:$(cluster_port "vbs$i")" --mdc "$mdc" \
             --secret-file "$CLUSTER_DIR/secret" --ready-file "$CLUSTER_DIR/vbs$i.ready"
     done
     {
@@ -147,7 +149,7 @@ cluster_define_all() {
         echo "host = client1"
     } >"$CLUSTER_DIR/client.conf"
     {
-        echo "gateway = tcp:127.0.0.1:$(cluster_port vbs1),tcp:127.0.0.1:$(cluster_port vbs2)"
+        echo "gateway = $CLUSTER_NET:$(cluster_port vbs1),$CLUSTER_NET:$(cluster_port vbs2)"
         echo "secret-file = $CLUSTER_DIR/secret"
         echo "host = client1"
     } >"$CLUSTER_DIR/gateway.conf"
@@ -158,14 +160,14 @@ cluster_services() {
     echo mdc
     local i
     for i in $(seq "$CLUSTER_OSDS"); do echo "osd$i"; done
-    echo san1
+    [ -z "$CLUSTER_SAN" ] || echo "$CLUSTER_SAN"
     echo vbs1
 }
 
 # cluster_start_all: the array and every service that is not running.
 cluster_start_all() {
     local s
-    cluster_running tgt || cluster_start_array
+    [ -z "$CLUSTER_SAN" ] || cluster_running tgt || cluster_start_array
     for s in $(cluster_services) "$@"; do
         cluster_running "$s" || cluster_start "$s"
     done

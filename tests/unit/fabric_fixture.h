@@ -22,6 +22,10 @@
 #include "rdma/fabric_provider.h"
 #include "rdma/fabric_sim.h"
 
+/* Tests of verbs run where there is an RDMA device: this says its address. */
+#define NET_RDMA_ENV "CISTERN_TEST_RDMA"
+static bool net_verbs; /* real networks of the test that runs are verbs, not tcp */
+
 #define NET_ENDS 4
 struct net {
     bool sim;
@@ -69,7 +73,9 @@ static inline struct fabric *net_start(struct net *n, int i)
         assert_int_equal(fabric_create_sim(e, n->net, (uint32_t)i + 1, &n->config[i], &n->f[i]), 0);
     } else {
         assert_int_equal(loop_create_real(NULL, &e->loop), 0);
-        assert_int_equal(fabric_create_tcp(e, &n->config[i], &n->f[i]), 0);
+        assert_int_equal(net_verbs ? fabric_create_verbs(e, &n->config[i], &n->f[i])
+                                   : fabric_create_tcp(e, &n->config[i], &n->f[i]),
+                         0);
     }
     e->fabric = n->f[i];
     return n->f[i];
@@ -100,6 +106,8 @@ static inline void net_addr(const struct net *n, int i, uint16_t port, struct fa
     char text[64];
     if (n->sim)
         snprintf(text, sizeof(text), "sim:%d:%u", i + 1, port);
+    else if (net_verbs)
+        snprintf(text, sizeof(text), "rdma:%s:%u", getenv(NET_RDMA_ENV), port);
     else
         snprintf(text, sizeof(text), "tcp:127.0.0.1:%u", port);
     assert_int_equal(fabric_addr_parse(text, out), 0);

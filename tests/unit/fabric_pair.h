@@ -196,7 +196,7 @@ static inline struct op *ops_new(int count)
     return ops;
 }
 
-/* Each body becomes a test per provider. */
+/* Each body becomes a test per provider; verbs runs by itself, where there is a device. */
 #define DEFINE(name)                                                                                         \
     static void name##_tcp(void **state)                                                                     \
     {                                                                                                        \
@@ -207,7 +207,21 @@ static inline struct op *ops_new(int count)
     {                                                                                                        \
         (void)state;                                                                                         \
         name(true);                                                                                          \
+    }                                                                                                        \
+    static void name##_verbs(void **state)                                                                   \
+    {                                                                                                        \
+        (void)state;                                                                                         \
+        net_verbs = true;                                                                                    \
+        name(false);                                                                                         \
     }
-#define LIST(name) cmocka_unit_test(name##_tcp), cmocka_unit_test(name##_sim),
+#define LIST(name)       cmocka_unit_test(name##_tcp), cmocka_unit_test(name##_sim),
+#define LIST_VERBS(name) cmocka_unit_test(name##_verbs),
+#define RUN_ALL(BOTH)                                                                                        \
+    const struct CMUnitTest tests[] = {BOTH(LIST)};                                                          \
+    const struct CMUnitTest verbs_tests[] = {BOTH(LIST_VERBS)};                                              \
+    if (getenv(NET_RDMA_ENV))                                                                                \
+        return cmocka_run_group_tests(verbs_tests, NULL, NULL);                                              \
+    print_message("[  SKIPPED ] verbs: " NET_RDMA_ENV " names no RDMA device (rdma.* tests run it)\n");      \
+    return cmocka_run_group_tests(tests, NULL, NULL)
 
 #endif

@@ -118,8 +118,8 @@ static void test_connect_refusals(void **state)
     o = good;
     o.mdc = "tcp:localhost:1";
     refuse_connect(&o, -EINVAL, "tcp:localhost:1");
-    o.mdc = "rdma:127.0.0.1:7100";
-    refuse_connect(&o, -EPROTONOSUPPORT, "rdma:127.0.0.1:7100");
+    o.mdc = "sim:1:7100";
+    refuse_connect(&o, -EPROTONOSUPPORT, "sim:1:7100");
     o = good;
     o.secret_file = NULL;
     refuse_connect(&o, -EINVAL, "secret-file");

@@ -97,7 +97,7 @@ static void nobody_listens(bool sim)
     NET_UNTIL_INT(&p.n, p.c.downs, 1);
     assert_int_equal(p.c.reason, FABRIC_DOWN_REFUSED);
     struct fabric_addr wrong = p.addr;
-    wrong.provider = FABRIC_PROVIDER_VERBS;
+    wrong.provider = net_verbs ? FABRIC_PROVIDER_TCP : FABRIC_PROVIDER_VERBS;
     assert_int_equal(fabric_connect(p.n.f[1], &wrong, FABRIC_DOMAIN_CLUSTER, &events, &p.c, &p.c.conn),
                      -EINVAL);
     pair_stop(&p);
@@ -445,6 +445,5 @@ BOTH(DEFINE)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {BOTH(LIST)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    RUN_ALL(BOTH);
 }

@@ -27,7 +27,8 @@ static void reading_and_writing(bool sim)
     }
     NET_UNTIL_INT(&p.n, COUNTER(&p, 1, ops_pending), 0);
     assert_memory_equal(into, base, COUNT * 1000);
-    assert_int_equal(COUNTER(&p, 0, reads_served), COUNT);
+    if (!net_verbs) /* its device answers, nobody counts */
+        assert_int_equal(COUNTER(&p, 0, reads_served), COUNT);
     struct fabric_remote all = {.addr = mem->remote_addr, .len = LEN, .key = mem->key};
     op_data(&ops[0], FABRIC_OP_READ, &all, into, LEN);
     assert_int_equal(fabric_post(p.c.conn, &ops[0].op), 0);
@@ -42,7 +43,8 @@ static void reading_and_writing(bool sim)
     for (int i = 0; i < COUNT; i++)
         assert_int_equal(ops[i].done * 10 + ops[i].rc, 10);
     assert_memory_equal(base, from, COUNT * 5001);
-    assert_int_equal(COUNTER(&p, 0, writes_served), COUNT);
+    if (!net_verbs)
+        assert_int_equal(COUNTER(&p, 0, writes_served), COUNT);
     assert_int_equal(p.s.messages, 0); /* the target was not told */
     fabric_mem_unregister(mem);
     struct fabric_remote r = {.addr = all.addr, .len = 8, .key = all.key};
@@ -358,6 +360,8 @@ static void thousand_connections(bool sim)
     (void)setrlimit(RLIMIT_NOFILE, &rl);
     pair_init(&p, sim);
     p.n.config[1].max_connections = COUNT;
+    for (int i = 0; i < 2; i++) /* a device may take a while for so many at once */
+        p.n.config[i].connect_timeout_ns = 60 * NS_PER_S;
     pair_listen(&p);
     struct end *e = calloc(COUNT + 1, sizeof(*e));
     struct op *ops = ops_new(COUNT);
@@ -451,6 +455,5 @@ BOTH(DEFINE)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {BOTH(LIST)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    RUN_ALL(BOTH);
 }
