@@ -18,11 +18,11 @@ for s in mdc osd1 san1; do cluster_running $s || fail "$s did not survive a full
 # What was written is still read, and discards work on a full disk.
 fio --name=read --ioengine=nbd --uri="$uri" --rw=read --bs=1m --size=64M --output=/dev/null
 fio --name=trim --ioengine=nbd --uri="$uri" --rw=trim --bs=1m --size=2G --output=/dev/null
-fio --name=again --ioengine=nbd --uri="$uri" --rw=write --bs=128k --size=64M --verify=crc32c --do_verify=1 --verify_fatal=1 \
+fio --name=again --ioengine=nbd --uri="$uri" --rw=write --bs=128k --size=64M --verify=crc32c --verify_state_save=0 --do_verify=1 --verify_fatal=1 \
     --output="$CLUSTER_DIR/again.out" || fail "no space after a discard: $(tail -n 5 "$CLUSTER_DIR/again.out")"
 
 # The array goes away under load and comes back: the load waits, and loses nothing.
-fio --name=lun --ioengine=nbd --uri="$uri" --rw=randwrite --bs=16k --iodepth=8 --size=64M --time_based --runtime=12 --verify=crc32c \
+fio --name=lun --ioengine=nbd --uri="$uri" --rw=randwrite --bs=16k --iodepth=8 --size=64M --time_based --runtime=12 --verify=crc32c --verify_state_save=0 \
     --do_verify=1 --verify_fatal=1 --output="$CLUSTER_DIR/lun.out" &
 load=$!
 sleep 2

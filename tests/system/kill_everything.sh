@@ -13,7 +13,7 @@ CISTERN_CONFIG=$CLUSTER_DIR/gateway.conf cluster_nbd gated gated
 
 load() { # NAME
     fio --name="$1" --ioengine=nbd --uri="$(cluster_nbd_uri "$1")" --rw=randwrite --bsrange=512-64k --bs_unaligned=0 --blockalign=512 --iodepth=16 --size=128M \
-        --time_based --runtime="${LOAD_SECONDS:-25}" --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed="$RANDOM" \
+        --time_based --runtime="${LOAD_SECONDS:-25}" --verify=crc32c --verify_state_save=0 --verify_fatal=1 --do_verify=1 --randseed="$RANDOM" \
         --norandommap=0 --output="$CLUSTER_DIR/fio-$1.out"
 }
 load direct &
