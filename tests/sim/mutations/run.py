@@ -89,7 +89,7 @@ def build(tree):
     return None if r.returncode == 0 else r.stdout
 
 
-def hunt(tree, seeds, jobs, chunk=40):
+def hunt(tree, seeds, jobs, chunk=8):
     """The first failing seed and how it failed, or None."""
     sim = os.path.join(tree, "build/bin/cistern-sim")
     for first in range(1, seeds + 1, chunk):
@@ -113,7 +113,8 @@ def main():
         tree = os.path.abspath(a.tree) if a.tree else temp
         copy_tree(tree)
         for m in MUTATIONS:
-            os.utime(os.path.join(tree, m[1]))
+            if a.tree:  # a run that was stopped left one of them changed
+                os.utime(os.path.join(tree, m[1]))
         r = sh(["cmake", "-G", "Ninja", "-S", tree, "-B", os.path.join(tree, "build"), "-DCISTERN_SANITIZE=OFF",
                 "-DCMAKE_C_FLAGS=-Wno-error -w"])
         if r.returncode or build(tree):
