@@ -242,7 +242,8 @@ static void frame_read_done(struct sio *sio, int rc)
     }
     if (good) {
         frame_settle(s, f, 0);
-    } else if (rc == -ENODEV || s->broken) {
+    } else if (s->broken || rc == -ENODEV || rc == -ENOTCONN || s->data->link_state != DEVICE_LINK_UP) {
+        /* The way to the medium is lost, not what is on it. */
         store_break(s, rc ? rc : -EIO, "reading metadata");
         frame_settle(s, f, s->broken);
     } else if (f->copy == 0) {
