@@ -351,8 +351,13 @@ static void tcp_mem_unregister(struct fabric_mem *mem)
 static void conn_tick(struct tcp_conn *tc, uint64_t now_ns, bool late)
 {
     const struct fabric_config *c = &tc->core.fabric->config;
-    /* Who was not running cannot say that others were silent; nor can who does not read. */
-    if (late || tcp_rx_blocked(tc))
+    /* Who was not running cannot say that others were silent; nor can who does not read. But a peer that
+     * takes nothing of what waits for it holds the memory that this end needs in order to read: it would be
+     * waited for for ever. */
+    if (late && tc->tx_blocked)
+        tc->last_tx_ns = now_ns;
+    bool stuck = tc->tx_blocked && now_ns - tc->last_tx_ns >= c->probe_timeout_ns;
+    if (late || (tcp_rx_blocked(tc) && !stuck))
         tc->last_rx_ns = now_ns;
     if (now_ns - tc->last_rx_ns >= c->probe_timeout_ns) {
         fabric_core_fail(&tc->core, FABRIC_DOWN_TIMEOUT);

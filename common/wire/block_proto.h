@@ -15,6 +15,9 @@ enum block_method {
 #include "common/wire/block.def"
 #undef BLOCK_METHOD
 };
+/* Turns are below this; a greater one is refused before it becomes durable, since the metadata controller
+ * would refuse the module that reports it. */
+#define BLOCK_TURN_MAX (1ull << 61)
 enum { BLOCK_FLAG_FUA = 1 }; /* every acknowledged write is durable: kept for front ends' bookkeeping */
 
 /* READ, WRITE, DISCARD, ZERO, EXTENTS. WRITE exposes its payload as source, READ its buffer as sink; the

@@ -1,6 +1,8 @@
 /* ops_module.c: modules register, tell how they are, and fall silent. */
 #include "services/mdc/ops.h"
 
+#include "common/wire/block_proto.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,7 +38,7 @@ static const char *register_invalid(const struct mdc_module_register_request *rq
         rq->media > TABLE_MEDIA_SAN)
         return "its kind or medium is not known here";
     if (rq->highest_epoch >= NUMBER_MAX / 2 || rq->highest_layer >= NUMBER_MAX / 2 ||
-        rq->highest_generation >= NUMBER_MAX / 2 || rq->highest_turn >= NUMBER_MAX / 2)
+        rq->highest_generation >= NUMBER_MAX / 2 || rq->highest_turn >= BLOCK_TURN_MAX)
         return "an epoch, layer, generation or turn that it reports is out of range";
     return NULL;
 }

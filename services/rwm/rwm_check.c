@@ -24,7 +24,7 @@ uint32_t rwm_decode(const void *body, uint16_t method, const struct rpc_request 
     if (r.length == 0 || r.length % SECTOR_BYTES != 0 || r.offset % SECTOR_BYTES != 0 ||
         r.offset + r.length < r.offset)
         return STATUS_INVALID;
-    if (rwm_method_writes(method) && r.turn == 0)
+    if (rwm_method_writes(method) && (r.turn == 0 || r.turn >= BLOCK_TURN_MAX))
         return STATUS_INVALID;
     bool moves = method == BLOCK_METHOD_READ || method == BLOCK_METHOD_WRITE;
     if (moves && r.length > FABRIC_PAYLOAD_MAX)

@@ -124,7 +124,8 @@ static void request_finish(struct rwm_request *req)
     bool writes = rwm_method_writes(req->method);
     /* Data that was read under an epoch or generation that has ended meanwhile is not handed out. */
     if (req->status == STATUS_OK && !writes)
-        req->status = rwm_check(m, &req->r, false, &newer);
+        req->status =
+            m->broken || m->state == RWM_FAILED ? STATUS_NOT_SERVING : rwm_check(m, &req->r, false, &newer);
     if (req->status != STATUS_OK) {
         request_refuse(m, req, req->status);
         return;
@@ -267,8 +268,10 @@ static bool queue_first(struct rwm *m, struct rwm_request *req)
     }
     if (rc) {
         if (rc == -ENOSPC && log_allow(m->env, &m->log_limit))
-            log_warn(m->env, "no room for another write turn: detach hosts that are gone",
-                     "module=%u records=%u", m->id, m->turn_capacity);
+            log_warn(
+                m->env,
+                "no room for the write turn of another host: they are given back with the volume only; delete volumes that are not needed",
+                "module=%u records=%u", m->id, m->turn_capacity);
         request_refuse(m, req, rwm_status_of_store(m, rc, "record a write turn"));
         return true;
     }

@@ -35,6 +35,8 @@ static void refuses_in_order(void **state)
     REFUSED(r.body.length = 0; r.body.length = 100, STATUS_INVALID);
     REFUSED(r.body.offset = 100, STATUS_INVALID);
     REFUSED(r.body.turn = 0, STATUS_INVALID);
+    REFUSED(r.body.turn = BLOCK_TURN_MAX,
+            STATUS_INVALID); /* durable, it would keep the module out for ever */
     REFUSED(r.body.incarnation++; r.body.pool = 9, STATUS_WRONG_INCARNATION);
     REFUSED(r.body.pool = 9; r.body.epoch = 0, STATUS_NOT_SERVING);
     REFUSED(r.body.partition = 77, STATUS_NOT_SERVING);
