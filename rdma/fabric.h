@@ -281,5 +281,8 @@ struct fabric_counters {
         protocol_errors;
 };
 void fabric_counters_get(const struct fabric *f, struct fabric_counters *out);
+/* The same, and the loop's rounds and sleeps, as lines of "name value", whole lines that fit room (above 0),
+ * NUL-terminated. Returns the length. */
+size_t fabric_counters_text(const struct fabric *f, char *out, size_t room);
 
 #endif

@@ -362,11 +362,13 @@ static const struct fabric_conn_events *rpc_accept(void *user, const struct fabr
                                                    void **conn_user)
 {
     struct rpc_listener *l = user;
-    if (!(l->allow_roles & (1u << info->role)))
+    bool allowed = (l->allow_roles & (1u << info->role)) != 0;
+    if (!allowed && info->role != FABRIC_ROLE_ADMIN)
         return NULL;
     struct rpc_peer *peer = rpc_peer_create(l->env, l->server);
     if (!peer)
         return NULL;
+    peer->house_only = peer->no_events = !allowed;
     list_push_back(&l->peers, &peer->link);
     *conn_user = peer;
     return &rpc_conn_events;

@@ -68,6 +68,15 @@ struct rpc_service {
     uint32_t max_requests; /* being served at once over all connections of this service; more are held back; 0
                               = 1024 */
 };
+/*
+ * Methods that every service answers by itself, whatever its table: for the operator's tools. A connection
+ * with the role ADMIN is taken even where allow_roles lacks it, for these alone: the service hears nothing of
+ * it.
+ */
+enum {
+    RPC_METHOD_COUNTERS = 0xfffe, /* reply: fabric_counters_text */
+    RPC_METHOD_PING = 0xffff,     /* reply: the request's body */
+};
 /* Accepts rpc connections on addr. allow_roles: bit mask of 1 << enum fabric_role. The listener keeps a copy
  * of *service. */
 struct rpc_listener;

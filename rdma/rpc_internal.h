@@ -46,7 +46,8 @@ struct rpc_peer {
     struct fabric_peer info;
     void *user;
     bool outgoing, up, gone, no_events, freed_on_release;
-    unsigned holds; /* callbacks on the stack */
+    bool house_only; /* gets the methods that every service has, and no others */
+    unsigned holds;  /* callbacks on the stack */
     /* calling */
     struct slots slots;
     struct list calls;   /* sent */

@@ -88,13 +88,30 @@ static void request_settle(struct rpc_request *req)
     rpc_peer_release(peer);
 }
 
+/* The methods that every service has. */
+static void house_method(struct rpc_request *req, const void *body, uint32_t body_len)
+{
+    char text[RPC_BODY_MAX];
+    switch (req->method) {
+    case RPC_METHOD_PING:
+        rpc_reply(req, STATUS_OK, body, body_len);
+        break;
+    case RPC_METHOD_COUNTERS:
+        body_len = (uint32_t)fabric_counters_text(req->peer->env->fabric, text, sizeof(text));
+        rpc_reply(req, STATUS_OK, text, body_len);
+        break;
+    default:
+        rpc_reply(req, req->peer->house_only ? STATUS_DENIED : STATUS_NOT_SUPPORTED, NULL, 0);
+    }
+}
+
 static void request_begin(struct rpc_request *req, const void *body, uint32_t body_len)
 {
     struct rpc_server *s = req->peer->server;
-    const struct rpc_method *m = method_find(&s->service, req->method);
+    const struct rpc_method *m = req->peer->house_only ? NULL : method_find(&s->service, req->method);
     s->busy++;
     if (!m)
-        rpc_reply(req, STATUS_NOT_SUPPORTED, NULL, 0);
+        house_method(req, body, body_len);
     else if (body_len < m->body_min)
         rpc_reply(req, STATUS_INVALID, NULL, 0);
     else

@@ -601,6 +601,45 @@ static void storms(void **state)
     assert_true(storm_late > 20);
 }
 
+/* What every service answers by itself: to those it serves, and to an operator's tool that it does not. */
+static void house_methods(bool sim)
+{
+    struct bench b;
+    static struct result x;
+    struct rpc_peer *tool;
+    struct fabric_addr a;
+    bench_start(&b, sim, 0);
+    prepare(&x, RPC_METHOD_PING, "to and fro", 10);
+    assert_int_equal(rpc_call_start(b.peer, &x.call), 0);
+    NET_UNTIL_INT(&b.n, x.done, 1);
+    assert_int_equal(x.status, STATUS_OK);
+    assert_int_equal(x.body_len, 10);
+    assert_memory_equal(x.body, "to and fro", 10);
+    rpc_listener_addr(b.listener, &a);
+    b.n.config[2].role = FABRIC_ROLE_ADMIN;
+    net_start(&b.n, 2);
+    assert_int_equal(rpc_connect(&b.n.env[2], &a, FABRIC_DOMAIN_HOST, NULL, &tool), 0);
+    NET_UNTIL_INT(&b.n, rpc_peer_is_up(tool), 1);
+    prepare(&x, M_ECHO, "ping", 4);
+    assert_int_equal(rpc_call_start(tool, &x.call), 0);
+    NET_UNTIL_INT(&b.n, x.done, 1);
+    assert_int_equal(x.status, STATUS_DENIED);
+    prepare(&x, RPC_METHOD_COUNTERS, NULL, 0);
+    assert_int_equal(rpc_call_start(tool, &x.call), 0);
+    NET_UNTIL_INT(&b.n, x.done, 1);
+    assert_int_equal(x.status, STATUS_OK);
+    assert_int_equal(x.body[x.body_len - 1], '\n');
+    x.body[x.body_len - 1] = '\0';
+    assert_non_null(strstr((char *)x.body, "conns_open 2\n"));
+    assert_non_null(strstr((char *)x.body, "messages_received 3\n"));
+    assert_non_null(strstr((char *)x.body, "loop_sleeps "));
+    rpc_close(tool);
+    net_idle(&b.n, 20);
+    net_stop(&b.n, 2);
+    assert_int_equal(b.server.ups, 1); /* the service has not heard of the tool */
+    bench_stop(&b);
+}
+
 #define BOTH(name)                                                                                           \
     static void name##_tcp(void **state)                                                                     \
     {                                                                                                        \
@@ -619,6 +658,7 @@ BOTH(requests_are_held_back)
 BOTH(connection_lost)
 BOTH(closing_and_abandoning)
 BOTH(refused_role)
+BOTH(house_methods)
 BOTH(nonsense_ends_only_its_connection)
 
 int main(void)
@@ -631,6 +671,7 @@ int main(void)
         cmocka_unit_test(connection_lost_tcp),
         cmocka_unit_test(closing_and_abandoning_tcp),
         cmocka_unit_test(refused_role_tcp),
+        cmocka_unit_test(house_methods_tcp),
         cmocka_unit_test(nonsense_ends_only_its_connection_tcp),
         cmocka_unit_test(calls_are_answered_sim),
         cmocka_unit_test(payloads_travel_sim),
@@ -639,6 +680,7 @@ int main(void)
         cmocka_unit_test(connection_lost_sim),
         cmocka_unit_test(closing_and_abandoning_sim),
         cmocka_unit_test(refused_role_sim),
+        cmocka_unit_test(house_methods_sim),
         cmocka_unit_test(nonsense_ends_only_its_connection_sim),
         cmocka_unit_test(storms),
     };
