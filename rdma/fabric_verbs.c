@@ -114,17 +114,22 @@ static void conn_tick(struct verbs_conn *vc, uint64_t now_ns, bool late)
     const struct fabric_config *c = &vc->core.fabric->config;
     /* Who was not running cannot say that others were silent. */
     if (late)
-        vc->last_rx_ns = now_ns;
+        vc->last_rx_ns = vc->heard_ns = now_ns;
     if (now_ns - vc->last_rx_ns >= c->probe_timeout_ns) {
         fabric_core_fail(&vc->core, FABRIC_DOWN_TIMEOUT);
         return;
     }
     uint64_t beat_ns = min_u64(c->probe_interval_ns, vc->core.beat_ms * NS_PER_MS);
-    if (now_ns - vc->last_tx_ns >= beat_ns && !vc->beat_out)
-        verbs_say(vc, VERBS_SAY_BEAT);
+    if (now_ns - vc->last_tx_ns < beat_ns || vc->beat_out)
+        return;
+    /* Beats to a process that stands still use up its receive buffers, and then READs wait behind them. */
+    bool quiet = verbs_reads_tables(vc) && now_ns - vc->heard_ns >= 3 * c->probe_interval_ns;
+    verbs_say(vc, quiet ? VERBS_SAY_PROBE : VERBS_SAY_BEAT);
 }
 
-/* One-sided operations of a peer are not seen here, so only frames count; its loop's beats come in any case.
+/*
+ * One-sided operations of a peer are not seen here, so only frames count; its loop's beats come in any case.
+ * But for a connection that reads tables the peer's device is enough: a READ that it answered counts.
  */
 static void verbs_tick(struct loop_timer *t)
 {

@@ -112,7 +112,8 @@ enum {
     VERBS_SAY_CREDIT = 2,
     VERBS_SAY_BEAT = 4,
     VERBS_SAY_REFUSE = 8,
-    VERBS_SAY_CLOSE = 16
+    VERBS_SAY_CLOSE = 16,
+    VERBS_SAY_PROBE = 32, /* an empty READ: is the peer's host there? */
 };
 
 struct verbs_cq {
@@ -135,9 +136,11 @@ struct verbs_conn {
     uint32_t say;            /* VERBS_SAY_*: control frames to send */
     uint32_t refuse_reason;
     struct fabric_auth auth;
-    uint64_t last_rx_ns, last_tx_ns;
-    bool open;   /* shut has not run */
-    bool broken; /* fails at the next flush */
+    uint64_t last_rx_ns; /* a sign of life came */
+    uint64_t heard_ns;   /* a frame came: from the peer's process */
+    uint64_t last_tx_ns; /* a frame went out */
+    bool open;           /* shut has not run */
+    bool broken;         /* fails at the next flush */
     bool has_qp;
     bool connected; /* the queue pair can send */
     bool beat_out;
@@ -198,6 +201,11 @@ static inline struct verbs_fabric *verbs_fabric_of(const struct verbs_conn *vc)
 static inline unsigned verbs_domain(const struct verbs_conn *vc)
 {
     return (unsigned)vc->core.peer.domain - 1;
+}
+/* Its end of the connection reads the peer's tables, which works while the peer's process stands still. */
+static inline bool verbs_reads_tables(const struct verbs_conn *vc)
+{
+    return vc->core.initiator && vc->core.peer.domain == FABRIC_DOMAIN_TABLE;
 }
 /*
  * What a completion carries: 16 bits of slot, 24 of its use count, 2 of kind, 22 of index: one that comes

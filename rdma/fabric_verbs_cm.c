@@ -108,7 +108,7 @@ static int conn_open(struct verbs_conn *vc)
     list_init(&vc->tx);
     list_init(&vc->rd);
     loop_timer_init(&vc->linger, linger_over);
-    vc->last_rx_ns = vc->last_tx_ns = loop_now_ns(vf->core.env->loop);
+    vc->last_rx_ns = vc->heard_ns = vc->last_tx_ns = loop_now_ns(vf->core.env->loop);
     int rc = slots_take(&vf->slots, vc, &vc->slot);
     if (rc)
         return rc;

@@ -215,7 +215,7 @@ static void received(struct verbs_conn *vc, const struct ibv_wc *wc, uint32_t in
             completed_badly(vc, wc);
         return;
     }
-    vc->last_rx_ns = loop_now_ns(vf->core.env->loop);
+    vc->last_rx_ns = vc->heard_ns = loop_now_ns(vf->core.env->loop);
     if (wc->opcode != IBV_WC_RECV || !rx_frame(vc, buf->data, wc->byte_len))
         fabric_core_refuse(&vc->core, FABRIC_DOWN_PROTOCOL);
     if (!vc->open || vc->core.lingering)

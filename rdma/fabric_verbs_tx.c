@@ -68,7 +68,6 @@ static bool chain_post(struct verbs_conn *vc)
         log_error(vf->core.env, "cannot post to the RDMA device", "errno=%d", rc);
         return false;
     }
-    vc->last_tx_ns = loop_now_ns(vf->core.env->loop);
     return true;
 }
 
@@ -90,6 +89,8 @@ static uint8_t *frame_add(struct verbs_conn *vc, uint32_t total, struct verbs_sq
     if (small)
         wr->send_flags = IBV_SEND_INLINE;
     (*entry)->buf = buf;
+    vc->last_tx_ns =
+        loop_now_ns(vf->core.env->loop); /* the peer hears frames only, not one-sided operations */
     return at;
 }
 
@@ -123,9 +124,21 @@ static bool control_add(struct verbs_conn *vc, enum verbs_frame_type type, const
     return true;
 }
 
+/* A READ of nothing needs no key (IBTA C9-88). */
+static void probe_add(struct verbs_conn *vc)
+{
+    struct verbs_sqe *e;
+    chain_add(vc, &e)->opcode = IBV_WR_RDMA_READ;
+    e->read = e->beat = vc->beat_out = true;
+    vc->rd_out++;
+    vc->say &= ~(uint32_t)VERBS_SAY_PROBE;
+}
+
 static bool build_control(struct verbs_conn *vc)
 {
     struct verbs_sqe *e;
+    if ((vc->say & VERBS_SAY_PROBE) && !vc->beat_out && vc->rd_out < vc->rd_max && chain_room(vc, 0))
+        probe_add(vc);
     if ((vc->say & VERBS_SAY_AUTH) && chain_room(vc, 0)) {
         if (!control_add(vc, VERBS_FRAME_AUTH, &vc->auth, sizeof(vc->auth), &e))
             return false;
@@ -337,8 +350,11 @@ bool verbs_sent(struct verbs_conn *vc, uint32_t index)
         struct verbs_sqe e = vc->sq[vc->sq_tail++ % VERBS_SQ];
         if (e.buf)
             verbs_buf_put(vf, e.buf);
-        if (e.read)
+        if (e.read) {
             vc->rd_out--;
+            if (verbs_reads_tables(vc))
+                vc->last_rx_ns = loop_now_ns(vf->core.env->loop);
+        }
         if (e.beat)
             vc->beat_out = false;
         if (e.last_word)

@@ -436,6 +436,72 @@ static void silence(bool sim)
     pair_stop(&p);
 }
 
+/* One READ of the first 8 bytes; false: the connection is down. */
+static bool read_once(struct pair *p, const struct fabric_mem *mem, uint64_t *into)
+{
+    struct op o;
+    struct fabric_remote r = {.addr = mem->remote_addr, .len = 8, .key = mem->key};
+    op_data(&o, FABRIC_OP_READ, &r, into, 8);
+    if (p->c.downs || fabric_post(p->c.conn, &o.op) != 0)
+        return false;
+    NET_UNTIL_INT(&p->n, o.done, 1);
+    return o.rc == 0;
+}
+
+/* A process that stands still serves its tables on verbs, where the device answers; on tcp it is silent. */
+static void tables_of_a_process_that_stands_still(bool sim)
+{
+    struct pair p;
+    uint64_t *table = aligned_alloc(4096, 4096), into = 0;
+    struct fabric_mem *mem;
+    if (sim) { /* there the host answers, as on verbs, and no process is ever silent */
+        free(table);
+        return;
+    }
+    pair_init(&p, sim);
+    for (int i = 0; i < 2; i++) {
+        p.n.config[i].probe_interval_ns = 50 * NS_PER_MS;
+        p.n.config[i].probe_timeout_ns = 600 * NS_PER_MS;
+    }
+    pair_listen(&p);
+    memset(table, 0, 4096);
+    assert_int_equal(
+        fabric_mem_register(p.n.f[0], FABRIC_DOMAIN_TABLE, table, 4096, FABRIC_ACCESS_REMOTE_READ, &mem), 0);
+    pair_connect(&p, FABRIC_DOMAIN_TABLE);
+    /* A reader that reads all the time still says that it is there. */
+    for (table[0] = 1; table[0] <= 60; table[0]++) {
+        assert_true(read_once(&p, mem, &into));
+        assert_int_equal(into, table[0]);
+        net_idle(&p.n, 20);
+    }
+    assert_int_equal(p.s.downs, 0);
+    net_pause(&p.n, 0, true);
+    bool good = true;
+    for (int i = 0; i < 100 && good; i++) {
+        net_idle(&p.n, 20);
+        table[0]++;
+        good = read_once(&p, mem, &into);
+        assert_true(!good || into == table[0]);
+    }
+    net_idle(&p.n, 1500); /* and idle */
+    good = good && read_once(&p, mem, &into);
+    assert_int_equal(good, net_verbs);
+    net_pause(&p.n, 0, false);
+    net_idle(&p.n, 1500);
+    assert_int_equal(p.c.downs + p.s.downs, net_verbs ? 0 : 2);
+    if (net_verbs) {
+        net_pause(&p.n, 0, true);
+        net_idle(&p.n, 1000);
+        fabric_mem_unregister(mem);
+        net_stop(&p.n, 0); /* it dies in that state */
+        NET_UNTIL_INT(&p.n, p.c.downs, 1);
+    } else {
+        fabric_mem_unregister(mem);
+    }
+    pair_stop(&p);
+    free(table);
+}
+
 #define BOTH(X)                                                                                              \
     X(reading_and_writing)                                                                                   \
     X(access_rights)                                                                                         \
@@ -449,7 +515,8 @@ static void silence(bool sim)
     X(destroying_at_any_time)                                                                                \
     X(thousand_connections)                                                                                  \
     X(too_many_connections)                                                                                  \
-    X(silence)
+    X(silence)                                                                                               \
+    X(tables_of_a_process_that_stands_still)
 
 BOTH(DEFINE)
 
