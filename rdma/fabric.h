@@ -112,6 +112,8 @@ struct fabric_config {
     uint64_t probe_interval_ns;  /* idle connections are probed; 0 = default 1 s */
     uint64_t probe_timeout_ns;   /* no sign of life for so long: down; 0 = default 5 s */
     uint32_t max_connections;    /* 0 = default 4096 */
+    uint32_t max_unproved; /* taken from listeners, the peer not yet proved: they have a limit of their own,
+                              so that strangers cannot keep members out; 0 = default 256 */
     /* verbs: the address of this host whose device is used, and from which connections go out (its port does
      * not matter); all zero, or an unspecified address: the first device. */
     struct fabric_addr local;
@@ -273,14 +275,15 @@ void fabric_destroy(struct fabric *f);
 const struct fabric_config *fabric_config_get(const struct fabric *f);
 /* Learnt cluster id (config.cluster, or the first peer's when that was zero). */
 struct uuid fabric_cluster(const struct fabric *f);
-/* Counters since start, for metrics and tests ("at rest equal at start"): */
+/* For metrics and tests; their meaning: fabric_counters.def. */
 struct fabric_counters {
-    uint64_t conns_open, conns_total, conns_refused, messages_sent, messages_received, bytes_sent,
-        bytes_received;
-    uint64_t reads, writes, reads_served, writes_served, fetches, pushes, ops_pending, mems, credit_waits,
-        protocol_errors;
+#define FABRIC_COUNTER(name, kind, text) uint64_t name;
+#include "rdma/fabric_counters.def"
+#undef FABRIC_COUNTER
 };
 void fabric_counters_get(const struct fabric *f, struct fabric_counters *out);
+/* "At rest equal at start": the name of a live thing whose number differs; NULL: none does. */
+const char *fabric_counters_differ(const struct fabric_counters *a, const struct fabric_counters *b);
 /* The same, and the loop's rounds and sleeps, as lines of "name value", whole lines that fit room (above 0),
  * NUL-terminated. Returns the length. */
 size_t fabric_counters_text(const struct fabric *f, char *out, size_t room);

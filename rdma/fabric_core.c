@@ -33,12 +33,15 @@ int fabric_core_init(struct fabric *f, const struct fabric_ops *ops, struct env 
         c->probe_timeout_ns = 5 * NS_PER_S;
     if (!c->max_connections)
         c->max_connections = 4096;
+    if (!c->max_unproved)
+        c->max_unproved = 256;
     if (c->recv_messages < 2 || c->recv_messages > 65535)
         return -EINVAL;
     f->cluster = c->cluster;
     f->version_min = FABRIC_VERSION_MIN;
     f->version_max = FABRIC_VERSION_MAX;
     list_init(&f->conns);
+    list_init(&f->unproved);
     list_init(&f->listeners);
     list_init(&f->mems);
     list_init(&f->done);
@@ -47,9 +50,18 @@ int fabric_core_init(struct fabric *f, const struct fabric_ops *ops, struct env 
     return 0;
 }
 
+void fabric_core_proved(struct fabric_conn *conn)
+{
+    list_remove(&conn->unproved);
+    if (conn->stranger)
+        conn->fabric->counters.conns_unproved--;
+    conn->stranger = false;
+}
+
 static void conn_free(struct fabric_conn *conn)
 {
     struct fabric *f = conn->fabric;
+    fabric_core_proved(conn);
     loop_timer_cancel(f->env->loop, &conn->deadline);
     if (f->ops->conn_free)
         f->ops->conn_free(conn);
@@ -98,11 +110,6 @@ const struct fabric_config *fabric_config_get(const struct fabric *f)
 struct uuid fabric_cluster(const struct fabric *f)
 {
     return f->cluster;
-}
-
-void fabric_counters_get(const struct fabric *f, struct fabric_counters *out)
-{
-    *out = f->counters;
 }
 
 /* ---- completions ---- */
@@ -370,6 +377,7 @@ static void conn_end(struct fabric_conn *conn, bool polite)
 {
     struct fabric *f = conn->fabric;
     conn->state = CONN_DOWN;
+    list_remove(&conn->unproved); /* it counts as a stranger until its memory goes */
     loop_timer_cancel(f->env->loop, &conn->deadline);
     f->ops->shut(conn, polite);
     list_splice(&conn->active, &conn->waiting);
@@ -392,6 +400,7 @@ void fabric_core_fail(struct fabric_conn *conn, enum fabric_down reason)
     conn_end(conn, false);
     ops_fail(conn);
     conn->reason = reason;
+    fabric_core_count_down(conn->fabric, reason);
     if (!conn->initiator && !was_up) { /* nobody has heard of it */
         conn->closed = true;
         conn->fabric->counters.conns_refused++;

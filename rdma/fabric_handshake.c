@@ -17,16 +17,21 @@ static void deadline_passed(struct loop_timer *t)
     fabric_core_fail(conn, FABRIC_DOWN_TIMEOUT);
 }
 
+/* Connections that count as such: strangers do not. */
+static bool over_limit(const struct fabric *f)
+{
+    return f->conn_count - f->counters.conns_unproved >= f->config.max_connections;
+}
+
 static struct fabric_conn *conn_create(struct fabric *f)
 {
-    if (f->conn_count >= f->config.max_connections)
-        return NULL;
     struct fabric_conn *conn = calloc(1, f->ops->conn_size);
     if (!conn)
         return NULL;
     conn->fabric = f;
     conn->serial = ++f->conn_serial;
     list_init(&conn->attention);
+    list_init(&conn->unproved);
     list_init(&conn->waiting);
     list_init(&conn->reads);
     list_init(&conn->active);
@@ -63,7 +68,7 @@ int fabric_connect(struct fabric *f, const struct fabric_addr *addr, enum fabric
 {
     if (addr->provider != f->ops->kind || domain < FABRIC_DOMAIN_HOST || domain > FABRIC_DOMAIN_TABLE)
         return -EINVAL;
-    if (f->conn_count >= f->config.max_connections)
+    if (over_limit(f))
         return -EMFILE;
     struct fabric_conn *conn = conn_create(f);
     if (!conn)
@@ -125,13 +130,32 @@ void fabric_unlisten(struct fabric_listener *l)
     free(l);
 }
 
+/* Room for one more stranger: the oldest one goes if it had time enough for an honest handshake. */
+static bool unproved_room(struct fabric *f)
+{
+    if (f->counters.conns_unproved < f->config.max_unproved)
+        return true;
+    if (list_empty(&f->unproved))
+        return false;
+    struct fabric_conn *oldest = list_entry(f->unproved.next, struct fabric_conn, unproved);
+    uint64_t patience_ns = f->config.connect_timeout_ns - f->config.connect_timeout_ns / 8;
+    if (oldest->deadline.deadline_ns > loop_now_ns(f->env->loop) + patience_ns)
+        return false;
+    fabric_core_fail(oldest, FABRIC_DOWN_TIMEOUT);
+    return true;
+}
+
 struct fabric_conn *fabric_core_incoming(struct fabric_listener *l, const struct fabric_addr *from)
 {
-    struct fabric_conn *conn = conn_create(l->fabric);
+    struct fabric *f = l->fabric;
+    struct fabric_conn *conn = unproved_room(f) ? conn_create(f) : NULL;
     if (!conn) {
-        l->fabric->counters.conns_refused++;
+        f->counters.conns_refused++;
         return NULL;
     }
+    list_push_back(&f->unproved, &conn->unproved);
+    f->counters.conns_unproved++;
+    conn->stranger = true;
     conn->listener = l;
     conn->peer.addr = *from;
     return conn;
@@ -235,6 +259,12 @@ void fabric_core_auth(struct fabric_conn *conn, const struct fabric_auth *a)
     if (!uuid_is_zero(&f->cluster) && !uuid_is_zero(&conn->peer.cluster) &&
         !uuid_eq(&f->cluster, &conn->peer.cluster)) {
         fabric_core_refuse(conn, FABRIC_DOWN_CLUSTER);
+        return;
+    }
+    bool full = !conn->initiator && over_limit(f);
+    fabric_core_proved(conn);
+    if (full) {
+        fabric_core_refuse(conn, FABRIC_DOWN_REFUSED);
         return;
     }
     conn->tx_credits = a->recv_messages;

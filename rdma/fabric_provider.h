@@ -107,6 +107,7 @@ struct fabric_conn {
     struct fabric *fabric;
     struct list link;                 /* in fabric->conns */
     struct list attention;            /* in fabric->attention: a down to tell, or memory to free */
+    struct list unproved;             /* in fabric->unproved, oldest first: a stranger that is not down */
     struct fabric_listener *listener; /* on the listening side, until up */
     const struct fabric_conn_events *events;
     void *user;
@@ -116,6 +117,7 @@ struct fabric_conn {
     enum fabric_conn_state state;
     enum fabric_down reason;
     bool initiator, closed, down_owed;
+    bool stranger;    /* counts in conns_unproved */
     bool lingering;   /* down, but the provider still uses the memory of the ops in active */
     bool early;       /* sim: the peer has proved itself, this process just has not looked yet */
     uint32_t pending; /* ops taken whose done has not run */
@@ -145,7 +147,7 @@ struct fabric {
     struct fabric_config config;
     struct uuid cluster;
     uint16_t version_min, version_max; /* FABRIC_VERSION_*; tests change them */
-    struct list conns, listeners, mems;
+    struct list conns, listeners, mems, unproved;
     struct list done;      /* ops whose done is to run */
     struct list attention; /* conns */
     struct loop_task task;
@@ -159,9 +161,14 @@ struct fabric {
 /* Fills defaults; -EINVAL for a config that makes no sense. */
 int fabric_core_init(struct fabric *f, const struct fabric_ops *ops, struct env *env,
                      const struct fabric_config *config);
-/* An incoming connection: NULL when over the limit or out of memory (counted). It has until
- * connect_timeout_ns. */
+/*
+ * An incoming connection: NULL when over a limit or out of memory (counted). It has until connect_timeout_ns
+ * to prove itself; when strangers are many, a small part of that, then a newer one takes its place.
+ */
 struct fabric_conn *fabric_core_incoming(struct fabric_listener *l, const struct fabric_addr *from);
+/* It counts among the connections whose peer is known from now on. */
+void fabric_core_proved(struct fabric_conn *conn);
+void fabric_core_count_down(struct fabric *f, enum fabric_down reason);
 /* The peer's hello came: checks it; the listening side answers its own through control, the connecting side
  * its auth. */
 void fabric_core_hello(struct fabric_conn *conn, const struct fabric_hello *hello);

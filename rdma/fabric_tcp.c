@@ -122,6 +122,7 @@ static void conn_connected(struct tcp_conn *tc)
 static void conn_event(struct loop_fd *lfd, uint32_t revents)
 {
     struct tcp_conn *tc = container_of(lfd, struct tcp_conn, lfd);
+    tc->core.fabric->counters.wakeups++;
     if (tc->connecting) {
         conn_connected(tc);
         return;
@@ -160,6 +161,7 @@ static int conn_open(struct tcp_conn *tc, int fd, bool connecting)
         return rc;
     }
     tc->open = true;
+    f->counters.qps++;
     return 0;
 }
 
@@ -191,6 +193,7 @@ static void tcp_shut(struct fabric_conn *conn, bool polite)
     loop_fd_remove(conn->fabric->env->loop, &tc->lfd);
     close(tc->lfd.fd);
     tc->open = false;
+    conn->fabric->counters.qps--;
     list_remove(&tc->resume);
     tcp_tx_clear(tc);
     tc->rx.payload_left = tc->rx.dst_left = 0;

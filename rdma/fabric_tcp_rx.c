@@ -117,6 +117,7 @@ static bool payload_from_buffer(struct tcp_conn *tc)
     if (rx->dst == TCP_DST_WAIT)
         return false;
     uint32_t n = (uint32_t)min_u64(rx->end - rx->start, rx->dst_left);
+    tc->core.fabric->counters.bytes_copied += n;
     dst_copy(rx, rx->buf + rx->start, n);
     rx->start += n;
     if (rx->dst_left == 0) {
@@ -366,7 +367,9 @@ static bool rx_receive(struct tcp_conn *tc)
     size_t room = direct + (TCP_RX_BYTES - rx->end);
     ssize_t n = m.msg_iovlen == 1 ? recv(tc->lfd.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT)
                                   : recvmsg(tc->lfd.fd, &m, MSG_DONTWAIT);
+    tc->core.fabric->counters.recv_calls++;
     if (n < 0) {
+        tc->core.fabric->counters.recv_empty++;
         if (errno == EINTR)
             return true;
         if (errno != EAGAIN)

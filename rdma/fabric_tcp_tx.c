@@ -155,6 +155,7 @@ bool tcp_tx_control(struct tcp_conn *tc, enum tcp_frame_type type, const void *b
     f.type = (uint8_t)type;
     f.body_len = body_len;
     f.len = len;
+    tc->core.fabric->counters.work_requests++;
     memcpy(tc->ctl + tc->ctl_len, &f, sizeof(f));
     if (body_len)
         memcpy(tc->ctl + tc->ctl_len + sizeof(f), body, body_len);
@@ -168,8 +169,10 @@ static void small_frames(struct tcp_conn *tc)
 {
     if (tc->acks_owed && tcp_tx_control(tc, TCP_FRAME_WRITE_ACK, NULL, 0, tc->acks_owed))
         tc->acks_owed = 0;
-    if (tc->beat_owed && tcp_tx_control(tc, TCP_FRAME_BEAT, NULL, 0, 0))
+    if (tc->beat_owed && tcp_tx_control(tc, TCP_FRAME_BEAT, NULL, 0, 0)) {
         tc->beat_owed = false;
+        tc->core.fabric->counters.beats++;
+    }
 }
 
 static void served_free(struct tcp_conn *tc, struct tcp_served *s)
@@ -182,6 +185,7 @@ static void served_free(struct tcp_conn *tc, struct tcp_served *s)
 /* All of op's frame is with the socket. */
 static void op_sent(struct tcp_conn *tc, struct fabric_op *op)
 {
+    tc->core.fabric->counters.work_requests++;
     switch ((int)op->kind) {
     case FABRIC_OP_SEND:
         if (!(op->state & OP_EXPOSED)) {
@@ -253,6 +257,7 @@ void tcp_tx_flush(struct tcp_conn *tc)
             break;
         struct msghdr m = {.msg_iov = b.iov, .msg_iovlen = b.iov_count};
         ssize_t n = sendmsg(tc->lfd.fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+        tc->core.fabric->counters.send_calls++;
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno != EAGAIN) {
@@ -299,6 +304,7 @@ int tcp_tx_serve(struct tcp_conn *tc, uint64_t id, struct fabric_mem *mem, void 
     s->sge.len = len;
     if (len <= sizeof(s->small)) {
         fabric_copy(&s->small, at, len);
+        tc->core.fabric->counters.bytes_copied += len;
         s->sge.base = &s->small;
         s->mem = NULL;
     }

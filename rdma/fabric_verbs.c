@@ -50,6 +50,9 @@ unsigned verbs_poll(struct verbs_fabric *vf)
     {
         struct ibv_wc wc[VERBS_CQ_BURST];
         int count = ibv_poll_cq(list_entry(n, struct verbs_cq, link)->cq, VERBS_CQ_BURST, wc);
+        vf->core.counters.polls++;
+        vf->core.counters.polls_empty += count == 0;
+        vf->core.counters.completions += count > 0 ? (unsigned)count : 0;
         for (int i = 0; i < count; i++)
             verbs_completion(vf, &wc[i]);
         handled += count > 0 ? (unsigned)count : 0;
@@ -72,6 +75,9 @@ static bool poller_arm(struct loop_poller *p)
         /* Handled in the next round: no callback runs here. */
         int room = VERBS_CQ_BURST - (int)vf->early_count;
         int count = room > 0 ? ibv_poll_cq(cq, room, vf->early + vf->early_count) : 0;
+        vf->core.counters.polls++;
+        vf->core.counters.polls_empty += count == 0;
+        vf->core.counters.completions += count > 0 ? (unsigned)count : 0;
         vf->early_count += count > 0 ? (unsigned)count : 0;
     }
     return vf->early_count > 0 || !list_empty(&vf->dirty) || !list_empty(&vf->core.done) ||
@@ -103,8 +109,10 @@ static void comp_event(struct loop_fd *lfd, uint32_t revents)
     struct verbs_fabric *vf = container_of(lfd, struct verbs_fabric, comp_fd);
     struct ibv_cq *cq;
     void *user;
-    for (int i = 0; i < VERBS_CQ_BURST && ibv_get_cq_event(vf->comp, &cq, &user) == 0; i++)
+    for (int i = 0; i < VERBS_CQ_BURST && ibv_get_cq_event(vf->comp, &cq, &user) == 0; i++) {
         ibv_ack_cq_events(cq, 1);
+        vf->core.counters.wakeups++;
+    }
 }
 
 /* ---- signs of life ---- */

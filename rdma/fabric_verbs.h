@@ -87,7 +87,7 @@ struct verbs_pins {
     unsigned count;     /* of mr */
     unsigned seg_count; /* of an exposure: sources, then sinks */
     uint8_t source_count;
-    bool has_slot;
+    bool has_slot, exposed;
     uint16_t slot;
     struct ibv_mr *mr[VERBS_SEGS];
     uint32_t lkey[FABRIC_SGE_MAX];

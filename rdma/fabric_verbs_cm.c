@@ -129,8 +129,10 @@ static void conn_teardown(struct verbs_conn *vc)
     vc->open = vc->connected = false;
     loop_timer_cancel(vf->core.env->loop, &vc->linger);
     list_remove(&vc->dirty);
-    if (vc->has_qp)
+    if (vc->has_qp) {
         rdma_destroy_qp(vc->id);
+        vf->core.counters.qps--;
+    }
     vc->has_qp = false;
     if (vc->id)
         rdma_destroy_id(vc->id);
@@ -207,6 +209,7 @@ static int qp_make(struct verbs_conn *vc)
     if (rc)
         return errno ? -errno : -ENOMEM;
     vc->has_qp = true;
+    vf->core.counters.qps++;
     return verbs_recv_post(vc, VERBS_RQ_HELLO);
 }
 

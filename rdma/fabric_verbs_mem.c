@@ -10,6 +10,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+static struct ibv_mr *mr_make(struct verbs_fabric *vf, unsigned domain, void *base, size_t len, int flags)
+{
+    struct ibv_mr *mr = ibv_reg_mr(vf->pd[domain], base, len, flags);
+    if (mr) {
+        vf->core.counters.mrs++;
+        vf->core.counters.registrations++;
+    }
+    return mr;
+}
+
+static void mr_free(struct verbs_fabric *vf, struct ibv_mr *mr)
+{
+    (void)ibv_dereg_mr(mr);
+    vf->core.counters.mrs--;
+}
+
 /* ---- arenas ---- */
 
 static int access_flags(unsigned access)
@@ -28,7 +44,7 @@ int verbs_mem_register(struct fabric_mem *mem)
     struct verbs_mem *vm = calloc(1, sizeof(*vm));
     if (!vm)
         return -ENOMEM;
-    struct ibv_mr *mr = ibv_reg_mr(vf->pd[mem->domain - 1], mem->base, mem->len, access_flags(mem->access));
+    struct ibv_mr *mr = mr_make(vf, mem->domain - 1, mem->base, mem->len, access_flags(mem->access));
     if (!mr) {
         int rc = errno ? -errno : -ENOMEM;
         free(vm);
@@ -48,7 +64,7 @@ void verbs_mem_unregister(struct fabric_mem *mem)
     struct verbs_mem *vm = mem->priv;
     for (unsigned i = 0; i < VERBS_DOMAINS; i++)
         if (vm->mr[i])
-            (void)ibv_dereg_mr(vm->mr[i]);
+            mr_free(verbs_of(mem->fabric), vm->mr[i]);
     free(vm);
     mem->priv = NULL;
 }
@@ -80,7 +96,7 @@ static bool arena_key(struct verbs_conn *vc, const struct fabric_sge *s, uint32_
         return false;
     struct verbs_mem *vm = mem->priv;
     if (!vm->mr[domain])
-        vm->mr[domain] = ibv_reg_mr(vf->pd[domain], mem->base, mem->len, IBV_ACCESS_LOCAL_WRITE);
+        vm->mr[domain] = mr_make(vf, domain, mem->base, mem->len, IBV_ACCESS_LOCAL_WRITE);
     if (!vm->mr[domain])
         return false;
     *lkey = vm->mr[domain]->lkey;
@@ -99,7 +115,7 @@ static int chunk_add(struct verbs_fabric *vf, unsigned domain)
     struct verbs_chunk *c = calloc(1, sizeof(*c));
     size_t step = round_up(VERBS_BUF_BYTES, 64), bytes = step * VERBS_CHUNK_BUFS;
     if (c && posix_memalign(&c->base, 4096, bytes) == 0)
-        c->mr = ibv_reg_mr(vf->pd[domain], c->base, bytes, IBV_ACCESS_LOCAL_WRITE);
+        c->mr = mr_make(vf, domain, c->base, bytes, IBV_ACCESS_LOCAL_WRITE);
     if (!c || !c->mr) {
         if (c)
             free(c->base);
@@ -124,12 +140,14 @@ struct verbs_buf *verbs_buf_take(struct verbs_fabric *vf, unsigned domain)
     if (list_empty(&vf->bufs_free[domain]) && chunk_add(vf, domain) != 0)
         return NULL;
     struct list *n = list_pop_front(&vf->bufs_free[domain]);
+    vf->core.counters.buffers_out++;
     return list_entry(n, struct verbs_buf, link);
 }
 
 void verbs_buf_put(struct verbs_fabric *vf, struct verbs_buf *buf)
 {
     list_remove(&buf->link);
+    vf->core.counters.buffers_out--;
     list_push_front(&vf->bufs_free[buf->domain], &buf->link);
 }
 
@@ -144,14 +162,14 @@ static struct verbs_pins *pins_take(struct verbs_fabric *vf)
     list_init(&p->link);
     p->count = p->seg_count = 0;
     p->source_count = 0;
-    p->has_slot = false;
+    p->has_slot = p->exposed = false;
     p->slot = 0;
     return p;
 }
 
 static struct ibv_mr *pin(struct verbs_conn *vc, struct verbs_pins *p, const struct fabric_sge *s, int flags)
 {
-    struct ibv_mr *mr = ibv_reg_mr(verbs_fabric_of(vc)->pd[verbs_domain(vc)], s->base, s->len, flags);
+    struct ibv_mr *mr = mr_make(verbs_fabric_of(vc), verbs_domain(vc), s->base, s->len, flags);
     if (mr)
         p->mr[p->count++] = mr;
     return mr;
@@ -223,6 +241,8 @@ int verbs_pin_exposed(struct verbs_conn *vc, struct fabric_op *op)
     if (!p)
         return -ENOMEM;
     op->id = (uintptr_t)p;
+    p->exposed = true;
+    verbs_fabric_of(vc)->core.counters.exposures++;
     if (!expose(vc, p, op->sge, op->sge_count, IBV_ACCESS_REMOTE_READ))
         return pin_failed(vc, op);
     p->source_count = (uint8_t)p->seg_count;
@@ -242,7 +262,9 @@ void verbs_unpin(struct verbs_conn *vc, struct fabric_op *op)
         return;
     op->id = 0;
     for (unsigned i = 0; i < p->count; i++)
-        (void)ibv_dereg_mr(p->mr[i]);
+        mr_free(verbs_fabric_of(vc), p->mr[i]);
+    if (p->exposed)
+        verbs_fabric_of(vc)->core.counters.exposures--;
     if (p->has_slot)
         vc->slots_free[vc->slots_free_count++] = p->slot;
     list_push_front(&verbs_fabric_of(vc)->pins_free, &p->link);
@@ -252,7 +274,7 @@ void verbs_mem_free(struct verbs_fabric *vf)
 {
     for (struct list *n; (n = list_pop_front(&vf->chunks));) {
         struct verbs_chunk *c = list_entry(n, struct verbs_chunk, link);
-        (void)ibv_dereg_mr(c->mr);
+        mr_free(vf, c->mr);
         free(c->base);
         free(c);
     }

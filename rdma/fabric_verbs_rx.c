@@ -16,6 +16,7 @@ static int recv_post(struct verbs_conn *vc, struct verbs_buf *buf)
         .wr_id = verbs_wr_id(vc, VERBS_WR_RECV, buf->index), .sg_list = &sge, .num_sge = 1};
     struct ibv_recv_wr *bad;
     int rc = ibv_post_recv(vc->id->qp, &wr, &bad);
+    vc->core.fabric->counters.recv_calls++;
     if (rc) {
         verbs_buf_put(verbs_fabric_of(vc), buf);
         return -rc;
@@ -196,6 +197,8 @@ static void completed_badly(struct verbs_conn *vc, const struct ibv_wc *wc)
         fabric_core_gone(&vc->core);
         return;
     }
+    if (wc->status == IBV_WC_RETRY_EXC_ERR || wc->status == IBV_WC_RNR_RETRY_EXC_ERR)
+        vf->core.counters.retries_exhausted++;
     if (wc->status == IBV_WC_LOC_PROT_ERR || wc->status == IBV_WC_LOC_QP_OP_ERR)
         log_error(vf->core.env, "the RDMA device refuses memory of this process", "status=\"%s\"",
                   ibv_wc_status_str(wc->status));

@@ -61,7 +61,11 @@ static bool chain_post(struct verbs_conn *vc)
     struct verbs_fabric *vf = verbs_fabric_of(vc);
     struct verbs_chain *c = &vf->chain;
     struct ibv_send_wr *bad;
+    struct fabric_counters *n = &vf->core.counters;
     c->wr[c->count - 1].send_flags |= IBV_SEND_SIGNALED;
+    n->send_calls++;
+    n->signalled++;
+    n->work_requests += c->count;
     c->count = 0;
     int rc = ibv_post_send(vc->id->qp, &c->wr[0], &bad);
     if (rc) {
@@ -86,8 +90,11 @@ static uint8_t *frame_add(struct verbs_conn *vc, uint32_t total, struct verbs_sq
     wr->opcode = IBV_WR_SEND;
     wr->num_sge = 1;
     wr->sg_list[0] = (struct ibv_sge){.addr = (uintptr_t)at, .length = total, .lkey = small ? 0 : buf->lkey};
-    if (small)
+    vf->core.counters.bytes_copied += total;
+    if (small) {
         wr->send_flags = IBV_SEND_INLINE;
+        vf->core.counters.inline_sends++;
+    }
     (*entry)->buf = buf;
     vc->last_tx_ns =
         loop_now_ns(vf->core.env->loop); /* the peer hears frames only, not one-sided operations */
@@ -148,6 +155,7 @@ static bool build_control(struct verbs_conn *vc)
         if (!control_add(vc, VERBS_FRAME_BEAT, NULL, 0, &e))
             return false;
         e->beat = vc->beat_out = true;
+        verbs_fabric_of(vc)->core.counters.beats++;
         vc->say &= ~(uint32_t)VERBS_SAY_BEAT;
     }
     return true;
@@ -277,6 +285,7 @@ static int build_data(struct verbs_conn *vc, struct fabric_op *op)
     struct ibv_send_wr *wr = chain_add(vc, &e);
     wr->opcode = read ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;
     wr->send_flags = small ? IBV_SEND_INLINE : 0;
+    vf->core.counters.inline_sends += small;
     wr->wr.rdma.remote_addr = at.addr;
     wr->wr.rdma.rkey = at.key;
     op->progress += local_fill(vf, op, wr, (uint32_t)min_u64(at.len, vf->message_max));

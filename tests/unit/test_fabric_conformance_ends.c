@@ -352,6 +352,37 @@ static void destroying_at_any_time(bool sim)
     }
 }
 
+/* What connections made is gone with them; what stays is made once. */
+static void at_rest(bool sim)
+{
+    struct pair p;
+    struct mix m;
+    struct fabric_counters first[2], again;
+    pair_init(&p, sim);
+    pair_listen(&p);
+    for (int round = 0; round < 3; round++) {
+        pair_connect(&p, FABRIC_DOMAIN_CLUSTER);
+        mix_start(&p, &m);
+        net_idle(&p.n, 20); /* nobody fetches: a provider that streams holds messages back */
+        fabric_close(p.c.conn);
+        p.c.conn = NULL;
+        NET_UNTIL_INT(&p.n, p.s.downs, round + 1);
+        fabric_mem_unregister(m.mem);
+        NET_UNTIL_INT(&p.n, COUNTER(&p, 0, conns_open) + COUNTER(&p, 1, conns_open), 0);
+        mix_free(&m);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(COUNTER(&p, i, ops_pending) + COUNTER(&p, i, qps) + COUNTER(&p, i, exposures),
+                             0);
+            assert_int_equal(COUNTER(&p, i, buffers_out), 0);
+            fabric_counters_get(p.n.f[i], round == 0 ? &first[i] : &again);
+            if (round > 0 && fabric_counters_differ(&first[i], &again))
+                fail_msg("end %d: %s is not what it was", i, fabric_counters_differ(&first[i], &again));
+        }
+        assert_int_equal(COUNTER(&p, 0, downs_peer_closed) + COUNTER(&p, 0, downs_peer_died), round + 1);
+    }
+    pair_stop(&p);
+}
+
 static void thousand_connections(bool sim)
 {
     struct pair p;
@@ -360,6 +391,7 @@ static void thousand_connections(bool sim)
     (void)setrlimit(RLIMIT_NOFILE, &rl);
     pair_init(&p, sim);
     p.n.config[1].max_connections = COUNT;
+    p.n.config[0].max_unproved = COUNT;
     for (int i = 0; i < 2; i++) /* a device may take a while for so many at once */
         p.n.config[i].connect_timeout_ns = 60 * NS_PER_S;
     pair_listen(&p);
@@ -399,6 +431,60 @@ static void too_many_connections(bool sim)
     assert_int_equal(p.s.ups, 1);
     assert_int_equal(COUNTER(&p, 0, conns_refused), 1);
     assert_true(fabric_conn_is_up(p.c.conn));
+    pair_stop(&p);
+}
+
+/* Never proves itself: this side's proof gets lost. */
+static void (*real_control)(struct fabric_conn *, enum fabric_control_kind, const void *, uint32_t);
+static void mute_control(struct fabric_conn *conn, enum fabric_control_kind kind, const void *data,
+                         uint32_t len)
+{
+    if (kind != FABRIC_CONTROL_AUTH)
+        real_control(conn, kind, data, len);
+}
+
+/* Strangers take no member's place; and the oldest of them makes room when they are many. */
+static void strangers(bool sim)
+{
+    struct pair p;
+    enum { COUNT = 4 };
+    struct end e[COUNT + 1];
+    memset(e, 0, sizeof(e));
+    pair_init(&p, sim);
+    p.n.config[0].max_connections = 1;
+    p.n.config[0].max_unproved = COUNT;
+    p.n.config[0].connect_timeout_ns = 100 * NS_PER_S;
+    p.n.config[2].connect_timeout_ns = 1000 * NS_PER_S;
+    pair_listen(&p);
+    net_start(&p.n, 2);
+    struct fabric_ops mute = *p.n.f[2]->ops;
+    real_control = mute.control;
+    mute.control = mute_control;
+    p.n.f[2]->ops = &mute;
+    for (int i = 0; i < COUNT; i++) {
+        e[i].close_in_down = true;
+        assert_int_equal(fabric_connect(p.n.f[2], &p.addr, FABRIC_DOMAIN_CLUSTER, &events, &e[i], &e[i].conn),
+                         0);
+        NET_UNTIL_INT(&p.n, COUNTER(&p, 0, conns_unproved), i + 1);
+    }
+    /* Full of young ones: this one is refused, whoever it is. */
+    e[COUNT].close_in_down = true;
+    assert_int_equal(
+        fabric_connect(p.n.f[1], &p.addr, FABRIC_DOMAIN_CLUSTER, &events, &e[COUNT], &e[COUNT].conn), 0);
+    NET_UNTIL_INT(&p.n, e[COUNT].downs, 1);
+    /* An eighth of the time is over (the clock cannot be turned, but the limit can). */
+    p.n.f[0]->config.connect_timeout_ns = 110 * NS_PER_S;
+    for (struct list *n = p.n.f[0]->unproved.next; n != &p.n.f[0]->unproved; n = n->next)
+        loop_timer_arm(p.n.env[0].loop, &list_entry(n, struct fabric_conn, unproved)->deadline,
+                       90 * NS_PER_S);
+    pair_connect(&p, FABRIC_DOMAIN_CLUSTER);
+    NET_UNTIL_INT(&p.n, e[0].downs, 1);
+    assert_int_equal(e[1].downs + e[2].downs + e[3].downs, 0);
+    NET_UNTIL_INT(&p.n, COUNTER(&p, 0, conns_unproved), COUNT - 1);
+    assert_int_equal(COUNTER(&p, 0, conns_open), COUNT);
+    net_stop(&p.n, 2);
+    NET_UNTIL_INT(&p.n, COUNTER(&p, 0, conns_unproved), 0);
+    assert_true(fabric_conn_is_up(p.s.conn));
     pair_stop(&p);
 }
 
@@ -515,6 +601,8 @@ static void tables_of_a_process_that_stands_still(bool sim)
     X(destroying_at_any_time)                                                                                \
     X(thousand_connections)                                                                                  \
     X(too_many_connections)                                                                                  \
+    X(strangers)                                                                                             \
+    X(at_rest)                                                                                               \
     X(silence)                                                                                               \
     X(tables_of_a_process_that_stands_still)
 
