@@ -400,7 +400,19 @@ static void load_chunk(struct store *s)
            (uint64_t)o->in_chunk * STORE_PAGE_BYTES);
 }
 
-/* False: a copy is being repaired. */
+static uint64_t page_lsn(const uint8_t *page)
+{
+    struct disk_page_head h;
+    memcpy(&h, page, sizeof h);
+    return h.lsn;
+}
+
+/*
+ * False: a copy is being rewritten from the other one: a bad one, or the older of two that differ. Replay
+ * brings a page that a checkpoint had begun to write to the same end whichever copy it starts from, but it
+ * changes, and so writes, only what is not there yet: a copy that is behind would stay so, with a block that
+ * was freed long ago.
+ */
 static bool load_checked(struct store *s, uint32_t page, const uint8_t *a, const uint8_t *b)
 {
     struct opening *o = s->opening;
@@ -417,16 +429,19 @@ static bool load_checked(struct store *s, uint32_t page, const uint8_t *a, const
         page_lost(s, page);
         return true;
     }
-    load_page(s, page, good[0] ? a : b);
-    if (good[0] && good[1])
+    unsigned from = good[0] && good[1] ? page_lsn(b) > page_lsn(a) : good[1];
+    load_page(s, page, from ? b : a);
+    if (good[0] && good[1] && memcmp(a, b, STORE_PAGE_BYTES) == 0)
         return true;
-    s->stats.bad_pages++;
-    o->report.pages_repaired++;
+    if (!good[0] || !good[1]) {
+        s->stats.bad_pages++;
+        o->report.pages_repaired++;
+    }
     if (s->options.read_only || o->finished)
         return true;
-    memcpy(o->page, good[0] ? a : b, STORE_PAGE_BYTES);
+    memcpy(o->page, from ? b : a, STORE_PAGE_BYTES);
     sio_init(&o->sio, s, repaired);
-    sio_rw(&o->sio, s->data, DEVICE_WRITE, copy_offset(s, page, good[0]), o->page, STORE_PAGE_BYTES);
+    sio_rw(&o->sio, s->data, DEVICE_WRITE, copy_offset(s, page, !from), o->page, STORE_PAGE_BYTES);
     return false;
 }
 

@@ -206,7 +206,7 @@ static void seed_run(uint64_t seed, uint64_t notes[STORE_FINDINGS])
     free(t);
 }
 
-static uint64_t seeds = 30, first_seed = 1;
+static uint64_t seeds = 30, first_seed = 1000;
 
 static void test_no_false_alarm(void **state)
 {
