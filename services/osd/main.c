@@ -6,6 +6,7 @@
 #include "common/trace.h"
 #include "services/rwm/rwm_options.h"
 #include "services/rwm/rwm_runner.h"
+#include "services/rwm/store_check_tool.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 struct options {
     struct service_options service;
     struct rwm_options rwm;
+    struct store_tool_options tool;
     char *data, *journal, *media;
     uint64_t data_size, journal_size, spin_ns;
     bool create;
@@ -29,12 +31,15 @@ static const struct config_option option_table[] = {
     {"journal-size", CONFIG_SIZE, AT(journal_size), "1G", 8 * MIB, 0, false, "BYTES", "size of a journal file that is made"},
     {"media", CONFIG_STRING, AT(media), "auto", 0, 0, false, "KIND", "ssd, hdd, pmem, or auto: by what the system says of the disk"},
     {"spin", CONFIG_DURATION, AT(spin_ns), "0us", 0, NS_PER_S, false, "TIME", "poll so long after the last event before sleeping"},
+    STORE_CHECK_OPTIONS(struct options, tool),
+    STORE_REPAIR_OPTIONS(struct options, tool),
     RWM_OPTIONS(struct options, rwm),
     SERVICE_OPTIONS(struct options, service),
     {.name = NULL},
 };
 /* clang-format on */
-static const struct config_spec spec = {
+static struct config_option check_table[ARRAY_LEN(option_table)]; /* the same, and only --data is required */
+static struct config_spec spec = {
     .program = "cistern-osd",
     .summary = "An object storage delegate: serves one disk (or file) of this host to a Cistern cluster.",
     .options = option_table,
@@ -205,14 +210,67 @@ static int run(const struct options *o)
     return rc;
 }
 
+/* ---- --check, --repair-metadata ---- */
+static int check_media(struct env *env, const struct options *o)
+{
+    /* The journal is read as a file: what is on pmem needs no mapping for that. */
+    struct device_open_options open = {.read_only = store_tool_read_only(&o->tool)};
+    bool has_journal = o->journal && o->journal[0];
+    struct device *data = NULL, *journal = NULL;
+    char command[1024];
+    int rc = device_open_file(env, o->data, &open, &data);
+    if (rc)
+        return store_tool_failed(&o->tool, o->data, rc);
+    if (has_journal) {
+        rc = device_open_file(env, o->journal, &open, &journal);
+        if (rc) {
+            device_destroy(data);
+            return store_tool_failed(&o->tool, o->journal, rc);
+        }
+    }
+    snprintf(command, sizeof(command), "cistern-osd --data %s%s%s", o->data, has_journal ? " --journal " : "",
+             has_journal ? o->journal : "");
+    rc = store_tool_run(env, &o->tool, command, true, data, journal);
+    device_destroy(data);
+    if (journal)
+        device_destroy(journal);
+    return rc;
+}
+
+static int check(const struct options *o)
+{
+    struct rng rng;
+    struct env env = {.rng = &rng, .name = "check"};
+    enum log_level level = LOG_WARN_;
+    if (store_tool_sane(&o->tool))
+        return 2;
+    if (strcmp(o->service.log_level, "info") != 0)
+        (void)log_parse_level(o->service.log_level, &level);
+    log_set_level(level);
+    rng_init_system(&rng);
+    int rc = loop_create_real(NULL, &env.loop);
+    if (rc)
+        return store_tool_failed(&o->tool, o->data, rc);
+    rc = check_media(&env, o);
+    loop_destroy(env.loop);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     struct options o;
     memset(&o, 0, sizeof(o));
+    if (store_tool_wanted(argc, argv)) {
+        store_tool_table(option_table, ARRAY_LEN(option_table) - 1, "data", check_table);
+        spec.options = check_table;
+    }
     int rc = config_parse(&spec, argc, argv, &o);
     if (rc)
         return rc == 1 ? 0 : 2;
-    rc = run(&o);
+    if (o.tool.check || o.tool.repair)
+        rc = check(&o);
+    else
+        rc = store_tool_sane(&o.tool) ? 2 : run(&o) ? 1 : 0;
     config_free(&spec, &o);
-    return rc ? 1 : 0;
+    return rc;
 }
