@@ -124,6 +124,14 @@ static bool is_named(const char *name, size_t len, const char *what)
     return strlen(what) == len && memcmp(name, what, len) == 0;
 }
 
+/* What fingers know from ping(8), for the command that has these options. */
+static char *short_form(const struct ctl_command *command, const char *arg)
+{
+    static char count[] = "--count", interval[] = "--interval";
+    char *full = strcmp(arg, "-c") == 0 ? count : strcmp(arg, "-i") == 0 ? interval : NULL;
+    return full != NULL && ctl_option_find(command, full + 2, strlen(full + 2)) != NULL ? full : NULL;
+}
+
 /* The option at argv[*i], and its value. */
 static int read_option(struct scan *s, int argc, char **argv, int *i)
 {
@@ -131,6 +139,8 @@ static int read_option(struct scan *s, int argc, char **argv, int *i)
     const char *name = arg + 2;
     if (strcmp(arg, "-h") == 0)
         name = "help";
+    else if (short_form(s->line->command, arg) != NULL)
+        name = short_form(s->line->command, arg) + 2;
     else if (arg[1] != '-') {
         fprintf(stderr, "cistern: unknown option %s; options begin with --\n", arg);
         return -EINVAL;
@@ -146,7 +156,7 @@ static int read_option(struct scan *s, int argc, char **argv, int *i)
         return unknown_option(s, name, len);
     s->mdc_given |= is_named(name, len, "mdc");
     s->gateway_given |= is_named(name, len, "gateway");
-    s->flags[s->flag_count++] = arg;
+    s->flags[s->flag_count++] = arg[1] == '-' ? arg : short_form(s->line->command, arg);
     if (name[len] != '=' && (is_config || o->kind != CONFIG_BOOL) && *i + 1 < argc)
         s->flags[s->flag_count++] = argv[++*i];
     return 0;
@@ -182,7 +192,8 @@ static int check_words(const struct scan *s)
         ctl_help_commands(stderr);
         return -EINVAL;
     }
-    if (line->arg_count < line->command->arg_count) {
+    const unsigned optional = strchr(line->command->args, '[') != NULL;
+    if (line->arg_count + optional < line->command->arg_count) {
         fprintf(stderr, "cistern: an argument is missing: cistern %s%s%s %s\n",
                 s->group != NULL ? s->group : "", s->group != NULL ? " " : "", line->command->name,
                 line->command->args);

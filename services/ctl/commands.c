@@ -1,5 +1,6 @@
 /* commands.c: the table of commands and options, of which the parser, the help and the completion are made.
  */
+#include "rdma/rpc.h"
 #include "services/ctl/ctl.h"
 
 #define AT(field) offsetof(struct ctl_options, field)
@@ -31,7 +32,7 @@ const struct config_option ctl_common_options[] = {
      .def = "10s",
      .min = NS_PER_MS,
      .value_name = "TIME",
-     .help = "give up on the metadata controller after this"},
+     .help = "give up on an answer after this"},
     {.name = "json", .kind = CONFIG_BOOL, .offset = AT(json), .help = "print JSON: raw numbers, stable keys"},
     {.name = "verbose",
      .kind = CONFIG_BOOL,
@@ -162,6 +163,85 @@ static const struct config_option bench[] = {
     {.name = NULL},
 };
 
+#define OPTION_SPIN                                                                                          \
+    {                                                                                                        \
+        .name = "spin", .kind = CONFIG_DURATION, .offset = AT(fabric.spin_ns), .max = NS_PER_S,              \
+        .value_name = "TIME", .help = "poll so long before sleeping (default: never)"                        \
+    }
+static const struct config_option fabric_info[] = {
+    {.name = "device",
+     .kind = CONFIG_STRING,
+     .offset = AT(fabric.device),
+     .value_name = "DEVICE",
+     .help = "only this RDMA device"},
+    {.name = NULL},
+};
+static const struct config_option fabric_ping[] = {
+    {.name = "count",
+     .kind = CONFIG_UINT,
+     .offset = AT(fabric.count),
+     .help = "end after so many (default: at ^C); -c N is the same"},
+    {.name = "interval",
+     .kind = CONFIG_DURATION,
+     .offset = AT(fabric.interval_ns),
+     .def = "1s",
+     .value_name = "TIME",
+     .help = "between two; 0s: the next follows the answer, without a line each; -i TIME is the same"},
+    {.name = "size",
+     .kind = CONFIG_SIZE,
+     .offset = AT(fabric.size_bytes),
+     .def = "64",
+     .max = RPC_BODY_MAX,
+     .help = "bytes there and back"},
+    OPTION_SPIN,
+    {.name = NULL},
+};
+static const struct config_option fabric_bench[] = {
+    {.name = "listen",
+     .kind = CONFIG_STRING,
+     .offset = AT(fabric.listen),
+     .value_name = "ADDRESS",
+     .help = "be the other end, at this address; port 0 picks one"},
+    {.name = "depth",
+     .kind = CONFIG_UINT,
+     .offset = AT(fabric.depth),
+     .def = "16",
+     .min = 1,
+     .max = 128,
+     .help = "how many at once, where it is more than one"},
+    {.name = "size",
+     .kind = CONFIG_SIZE,
+     .offset = AT(fabric.large_bytes),
+     .def = "128k",
+     .min = UNIT_BYTES,
+     .max = MIB,
+     .help = "of a large payload"},
+    {.name = "rounds",
+     .kind = CONFIG_UINT,
+     .offset = AT(fabric.rounds),
+     .def = "5",
+     .min = 1,
+     .max = 32,
+     .help = "of all tests in turns; medians are shown"},
+    {.name = "runtime",
+     .kind = CONFIG_DURATION,
+     .offset = AT(fabric.runtime_ns),
+     .def = "200ms",
+     .min = NS_PER_MS,
+     .max = 600 * NS_PER_S,
+     .value_name = "TIME",
+     .help = "of each test in each round"},
+    {.name = "warmup",
+     .kind = CONFIG_DURATION,
+     .offset = AT(fabric.warmup_ns),
+     .def = "50ms",
+     .max = 600 * NS_PER_S,
+     .value_name = "TIME",
+     .help = "before each of them"},
+    OPTION_SPIN,
+    {.name = NULL},
+};
+
 const struct ctl_command ctl_commands[] = {
     {NULL, "status", "", 0, NULL, "health and size of the cluster", NULL, ctl_status},
     {"node", "list", "", 0, NULL, "hosts and what runs on them", NULL, ctl_node_list},
@@ -189,6 +269,14 @@ const struct ctl_command ctl_commands[] = {
     {NULL, "detach", "VOLUME HOST", 2, "volume", "the same as volume detach", NULL, ctl_volume_detach},
     {NULL, "bench", "VOLUME", 1, "volume", "measure, and with --verify prove, the I/O of this host", bench,
      ctl_bench},
+    {"fabric", "info", "", 0, NULL, "RDMA devices of this host, and what to mend", fabric_info,
+     ctl_fabric_info},
+    {"fabric", "ping", "ADDRESS", 1, "address", "round trips to any service of the cluster", fabric_ping,
+     ctl_fabric_ping},
+    {"fabric", "bench", "[ADDRESS]", 1, NULL, "measure the fabric between two hosts", fabric_bench,
+     ctl_fabric_bench},
+    {"fabric", "counters", "ADDRESS", 1, "address",
+     "what a service has sent, received and done on the fabric", NULL, ctl_fabric_counters},
     {NULL, "completion", "bash", 1, "shell", "print a script for the shell: . <(cistern completion bash)",
      NULL, ctl_completion},
     {.name = NULL},

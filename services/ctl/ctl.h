@@ -2,10 +2,10 @@
  * ctl.h: `cistern`, the operator's command line. Read this first.
  *
  * main.c parses the line (args.c) by the table of commands (commands.c) and runs the command: one file a
- * subject (status.c, nodes.c, pools.c, partitions.c, volumes.c, attachments.c, bench.c). A command calls the
- * metadata controller through ctl_call, which blocks: it steps a loop of its own until the answer is there.
- * What comes out goes through a sheet (sheet.h), as a table or as JSON. Errors are one line on stderr, and
- * the exit status tells which kind.
+ * subject (status.c, nodes.c, pools.c, partitions.c, volumes.c, attachments.c, bench.c, fabric_*.c). A
+ * command calls the metadata controller through ctl_call, which blocks: it steps a loop of its own until the
+ * answer is there. What comes out goes through a sheet (sheet.h), as a table or as JSON. Errors are one line
+ * on stderr, and the exit status tells which kind.
  */
 #ifndef CISTERN_SERVICES_CTL_CTL_H
 #define CISTERN_SERVICES_CTL_CTL_H
@@ -26,6 +26,13 @@ enum ctl_exit {
     CTL_UNREACHABLE = 3, /* no metadata controller answered; the command may or may not have been done */
 };
 
+/* Of the commands `cistern fabric ...`. */
+struct fabric_tool_options {
+    char *device, *listen;
+    uint64_t count, interval_ns, size_bytes;                             /* ping */
+    uint64_t depth, large_bytes, rounds, runtime_ns, warmup_ns, spin_ns; /* bench */
+};
+
 /* Every option of every command; each command's table says which it takes. */
 struct ctl_options {
     /* all commands */
@@ -38,6 +45,7 @@ struct ctl_options {
     uint64_t partitions, stripe_bytes;
     bool allow_shrink, force, wait, read_only, shared;
     struct bench_options bench;
+    struct fabric_tool_options fabric;
 };
 
 struct ctl {
@@ -54,8 +62,8 @@ struct ctl {
 #define CTL_ARGS_MAX 4
 struct ctl_command {
     const char *group, *name; /* "volume", "create"; group NULL: a command of one word */
-    const char *args;         /* for the usage line: "NAME SIZE" */
-    unsigned arg_count;       /* exactly */
+    const char *args;         /* for the usage line: "NAME SIZE"; "[NAME]": the last may be left out (NULL) */
+    unsigned arg_count;       /* exactly, or one less where the last is optional */
     const char *complete;     /* what its first argument names: "volume", "pool"; NULL = nothing known */
     const char *help;         /* one line */
     const struct config_option *options; /* its own; NULL = none */
@@ -155,6 +163,10 @@ enum ctl_exit ctl_volume_attach(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_volume_detach(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_attachment_list(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_bench(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_fabric_info(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_fabric_ping(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_fabric_bench(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_fabric_counters(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_completion(struct ctl *ctl, char *const *args);
 
 /* Words for the numbers of table.h; "unknown" for others. */

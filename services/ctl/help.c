@@ -190,6 +190,8 @@ void ctl_completion_print(FILE *out)
           "_cistern_names() {\n"
           "    case $1 in\n"
           "    shell) echo bash ;;\n"
+          "    address) cistern --timeout 2s --json module list 2>/dev/null |\n"
+          "        sed -n 's/.*\"address\": \"\\([^\"]*\\)\".*/\\1/p' ;;\n"
           "    volume|pool) cistern --timeout 2s \"$1\" list 2>/dev/null | awk 'NR > 1 { print $1 }' ;;\n"
           "    esac\n"
           "}\n"

@@ -128,6 +128,31 @@ static void short_forms_are_the_same_commands(void **state)
     ctl_line_free(&line);
 }
 
+static void ping_has_its_short_options(void **state)
+{
+    struct ctl_line line;
+    (void)state;
+    assert_accepted(&line, "fabric ping tcp:127.0.0.1:1 -c 5 -i 100ms");
+    assert_int_equal(line.options.fabric.count, 5);
+    assert_int_equal(line.options.fabric.interval_ns, 100 * NS_PER_MS);
+    assert_int_equal(line.options.fabric.size_bytes, 64);
+    ctl_line_free(&line);
+}
+
+static void a_last_argument_may_be_optional(void **state)
+{
+    struct ctl_line line;
+    (void)state;
+    assert_accepted(&line, "fabric bench --listen tcp:127.0.0.1:0");
+    assert_null(line.args[0]);
+    assert_string_equal(line.options.fabric.listen, "tcp:127.0.0.1:0");
+    ctl_line_free(&line);
+    assert_accepted(&line, "fabric bench tcp:127.0.0.1:1 --depth 4");
+    assert_string_equal(line.args[0], "tcp:127.0.0.1:1");
+    assert_null(line.options.fabric.listen);
+    ctl_line_free(&line);
+}
+
 static void wrong_lines_are_refused(void **state)
 {
     (void)state;
@@ -148,6 +173,11 @@ static void wrong_lines_are_refused(void **state)
     assert_refused("bench data --depth 129", "out of range");
     assert_refused("bench data --size 2M", "out of range");
     assert_refused("bench data --mix 100", "out of range");
+    assert_refused("fabric ping", "fabric ping ADDRESS");
+    assert_refused("fabric ping a b", "unexpected argument \"b\"");
+    assert_refused("fabric bench a b", "unexpected argument \"b\"");
+    assert_refused("fabric bench a -c 3", "unknown option -c");
+    assert_refused("fabric ping a --size 1M", "out of range");
     assert_refused("status --config /nonexistent/client.conf", "cannot open");
 }
 
@@ -260,6 +290,8 @@ int main(void)
         cmocka_unit_test(defaults_are_those_of_the_table),
         cmocka_unit_test(two_dashes_end_the_options),
         cmocka_unit_test(short_forms_are_the_same_commands),
+        cmocka_unit_test(ping_has_its_short_options),
+        cmocka_unit_test(a_last_argument_may_be_optional),
         cmocka_unit_test(wrong_lines_are_refused),
         cmocka_unit_test(the_file_gives_what_flags_do_not),
         cmocka_unit_test(only_a_gateway_means_through_it),
