@@ -87,6 +87,8 @@ _Static_assert(sizeof(struct table_module) == 128, "table_module is 128 bytes");
 /* member: module id in the low 24 bits, flags above */
 #define TABLE_MEMBER_ID(m)   ((m)&0xffffffu)
 #define TABLE_MEMBER_IN_SYNC 0x80000000u
+/* It stays only until another copy is in sync in its place. */
+#define TABLE_MEMBER_LEAVING 0x40000000u
 struct table_partition { /* 64 bytes */
     uint32_t pool;       /* 0 = free record */
     uint32_t index;      /* in the pool */

@@ -125,15 +125,16 @@ static uint8_t slowest_media(struct mdc_module *const *chosen, uint32_t count)
 
 /* Gives the pool's partitions to its modules, under epochs above all seen. */
 static void fill_pool(struct mdc_decision *d, struct mdc_pool *pool, struct mdc_module *const *chosen,
-                      uint32_t count, const uint32_t *owner)
+                      uint32_t count, const struct placement_set *sets)
 {
     struct mdc_state *s = d->state;
     uint64_t epoch = ++s->counters.highest_epoch;
     for (uint32_t i = 0; i < pool->rec.partitions; i++) {
         uint32_t index = pool->rec.first_partition + i;
         s->partition_pool[index] = pool->rec.id;
-        s->partitions[index] =
-            (struct record_partition){.epoch = epoch, .members = {owner[i] | TABLE_MEMBER_IN_SYNC}};
+        s->partitions[index] = (struct record_partition){.epoch = epoch};
+        for (unsigned k = 0; k < TABLE_MEMBERS_MAX && sets[i].members[k] != 0; k++)
+            s->partitions[index].members[k] = sets[i].members[k] | TABLE_MEMBER_IN_SYNC;
         mdc_tx_record(d->tx, TABLE_PARTITION, index);
     }
     for (uint32_t i = 0; i < count; i++) {
@@ -146,18 +147,22 @@ static void fill_pool(struct mdc_decision *d, struct mdc_pool *pool, struct mdc_
     mdc_tx_counters(d->tx);
 }
 
-/* Owner of each partition, malloc'ed. */
+/* Members of each partition, malloc'ed. */
 static uint32_t place(struct mdc_decision *d, const struct mdc_pool_create_request *rq,
-                      struct mdc_module *const *chosen, uint32_t count, uint32_t partitions, uint32_t **owner)
+                      struct mdc_module *const *chosen, uint32_t count, uint32_t partitions,
+                      struct placement_set **sets)
 {
-    struct placement_member members[ARRAY_LEN(((struct mdc_pool_create_request *)0)->modules)];
+    struct placement_module modules[ARRAY_LEN(((struct mdc_pool_create_request *)0)->modules)];
+    const struct placement_rule rule = {.copies = 1, .domain = PLACEMENT_RACK};
+    struct placement_result result;
     for (uint32_t i = 0; i < count; i++)
-        members[i] = (struct placement_member){.id = chosen[i]->rec.id, .weight = chosen[i]->capacity_bytes};
-    *owner = calloc(partitions, sizeof(**owner));
-    int rc = *owner != NULL ? placement_assign(members, count, partitions, NULL, *owner) : -ENOMEM;
+        modules[i] = (struct placement_module){.id = chosen[i]->rec.id, .weight = chosen[i]->capacity_bytes};
+    *sets = calloc(partitions, sizeof(**sets));
+    int rc =
+        *sets != NULL ? placement_assign(&rule, modules, count, partitions, NULL, *sets, &result) : -ENOMEM;
     if (rc == 0)
         return STATUS_OK;
-    free(*owner);
+    free(*sets);
     if (rc == -EINVAL)
         return refuse_create(d, rq, STATUS_INVALID, "none of its modules has any capacity");
     return refuse_create(d, rq, STATUS_NO_MEMORY, "out of memory");
@@ -189,14 +194,14 @@ uint32_t mdc_op_pool_create(struct mdc_decision *d, const struct mdc_pool_create
         return refuse_create(
             d, rq, STATUS_NO_SPACE,
             "there is no room for its partitions; ask for fewer, or raise max-partitions of the MDC");
-    uint32_t *owner;
-    status = place(d, rq, chosen, count, rec.partitions, &owner);
+    struct placement_set *sets;
+    status = place(d, rq, chosen, count, rec.partitions, &sets);
     if (status != STATUS_OK)
         return status;
     struct mdc_pool *pool = &s->pools[rec.id - 1];
     pool->rec = rec;
-    fill_pool(d, pool, chosen, count, owner);
-    free(owner);
+    fill_pool(d, pool, chosen, count, sets);
+    free(sets);
     mdc_pool_describe(s, pool, &rep->pool);
     return STATUS_OK;
 }
