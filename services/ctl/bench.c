@@ -117,6 +117,22 @@ static enum ctl_exit open_volume(struct bench *b)
     return rc == 0 ? CTL_DONE : library_failed(b, "open", rc);
 }
 
+static enum ctl_exit save_counters(const struct bench *b)
+{
+    char text[8192];
+    const char *path = b->ctl->options->bench.counters;
+    if (path == NULL)
+        return CTL_DONE;
+    const int len = cistern_counters(b->connection, text, sizeof(text));
+    FILE *f = len > 0 ? fopen(path, "we") : NULL;
+    bool ok = f != NULL && fwrite(text, 1, (size_t)len, f) == (size_t)len;
+    if (f != NULL && fclose(f) != 0)
+        ok = false;
+    if (!ok)
+        ctl_say(b->ctl, "cannot write the counters to %s", path);
+    return ok ? CTL_DONE : CTL_FAILED;
+}
+
 static void close_volume(struct bench *b)
 {
     if (b->open != NULL)
@@ -276,6 +292,8 @@ enum ctl_exit ctl_bench(struct ctl *ctl, char *const *args)
         rc = read_span(&b, &job);
     if (rc == CTL_DONE)
         rc = measure(&b, &job);
+    if (rc == CTL_DONE)
+        rc = save_counters(&b);
     close_volume(&b);
     return rc;
 }

@@ -9,6 +9,7 @@
 #include "common/base.h"
 
 struct bench_options {
+    char *counters; /* file */
     bool read, write, random, sequential, verify, read_only;
     uint64_t mix; /* percent of reads; 0 = not given */
     uint64_t io_bytes, depth, runtime_ns, ops, span_bytes, seed, warmup_ns, spin_ns;

@@ -100,6 +100,10 @@ int cistern_pwrite(struct cistern_volume *v, const void *buf, size_t len, uint64
  * was handled. */
 int cistern_process(struct cistern *c, int timeout_ms);
 
+/* What this connection has sent, received and done on the fabric since its start, as lines of "name value":
+ * as many whole lines as fit room (above 0), NUL-terminated. Returns the length. Not from a callback. */
+int cistern_counters(struct cistern *c, char *out, size_t room);
+
 /* Memory that the fabric has registered once: I/O from it needs no copy. NULL when there is none left. */
 void *cistern_alloc(struct cistern *c, size_t bytes);
 void cistern_free(struct cistern *c, void *p, size_t bytes);

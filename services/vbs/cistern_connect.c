@@ -301,3 +301,25 @@ int cistern_process(struct cistern *c, int timeout_ms)
     uint64_t wait_ns = timeout_ms < 0 ? UINT64_MAX : (uint64_t)timeout_ms * NS_PER_MS;
     return (int)loop_run_once(c->env.loop, wait_ns);
 }
+
+struct counters_job {
+    struct cistern_job job;
+    char *out;
+    size_t room, len;
+};
+
+static void counters_read(struct cistern_job *job)
+{
+    struct counters_job *cj = container_of(job, struct counters_job, job);
+    cj->len = fabric_counters_text(job->c->env.fabric, cj->out, cj->room);
+    cistern_job_finish(job, 0, "");
+}
+
+int cistern_counters(struct cistern *c, char *out, size_t room)
+{
+    struct counters_job cj = {.out = out, .room = room};
+    if (room == 0)
+        return cistern_fail(-EINVAL, "cistern_counters needs room");
+    cistern_job_run(c, &cj.job, counters_read, 0);
+    return (int)cj.len;
+}

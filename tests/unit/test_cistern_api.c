@@ -351,6 +351,26 @@ static void on_change(void *arg, int rc)
     *(_Atomic int *)arg = rc;
 }
 
+/* With a thread of the library's and without one. */
+static void test_counters(void **state)
+{
+    struct fixture *fx = *state;
+    for (int own = 0; own < 2; own++) {
+        struct cistern_options o = options_of(fx, true, own != 0);
+        struct cistern *c;
+        char text[8192], little[20];
+        assert_int_equal(cistern_connect(&o, &c), 0);
+        const int len = cistern_counters(c, text, sizeof text);
+        assert_true(len > 0 && (size_t)len == strlen(text) && text[len - 1] == '\n');
+        assert_non_null(strstr(text, "messages_sent "));
+        const int cut = cistern_counters(c, little, sizeof little);
+        assert_int_equal(cut, strlen(little));
+        assert_true(little[0] == '\0' || little[strlen(little) - 1] == '\n'); /* no half line */
+        assert_int_equal(cistern_counters(c, little, 0), -EINVAL);
+        cistern_disconnect(c);
+    }
+}
+
 static void test_take_over(void **state)
 {
     struct fixture *fx = *state;
@@ -412,8 +432,8 @@ int main(void)
         TEST(test_connect_refusals), cmocka_unit_test(test_options_load),
         TEST(test_direct_thread),    TEST(test_gateway_thread),
         TEST(test_direct_own_loop),  TEST(test_gateway_own_loop),
-        TEST(test_threads),          TEST(test_take_over),
-        TEST(test_memory),
+        TEST(test_threads),          TEST(test_counters),
+        TEST(test_take_over),        TEST(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
