@@ -147,6 +147,7 @@ guest_script() { # BOOT SCRIPT...
     cat <<'SCRIPT'
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root OUT=/mnt/out
 ulimit -l unlimited
+[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
 ip link set lo up
 rxe() { # INTERFACE ADDRESS
     [ "$1" != dummy0 ] || ip link show dummy0 >/dev/null 2>&1 || ip link add dummy0 type dummy # the module may have made it
@@ -182,7 +183,7 @@ guest_start() {
     guest_script "$boot" "$@" >"$out/.script"
     qemu-system-x86_64 -accel tcg,thread=multi -cpu max,la57=off,-erms,-fsrm -smp "$GUEST_CPUS" -m "$GUEST_MEMORY" \
         -kernel "$guest_root/boot/vmlinuz-$guest_version" -initrd "$dir/initrd" \
-        -append "console=ttyS0 quiet panic=-1 tsc=reliable clocksource=tsc tsc_early_khz=$guest_tsc mitigations=off \
+        -append "console=ttyS0 quiet panic=-1 tsc=reliable clocksource=tsc tsc_early_khz=$guest_tsc mitigations=off no_timer_check \
 cryptomgr.notests $GUEST_APPEND" \
         -nographic -no-reboot -nodefaults -serial stdio -monitor "unix:$dir/monitor,server=on,wait=off" \
         -virtfs local,path=/,mount_tag=hostroot,security_model=none,readonly=on,multidevs=remap \
