@@ -241,12 +241,7 @@ static int check(const struct options *o)
 {
     struct rng rng;
     struct env env = {.rng = &rng, .name = "check"};
-    enum log_level level = LOG_WARN_;
-    if (store_tool_sane(&o->tool))
-        return 2;
-    if (strcmp(o->service.log_level, "info") != 0)
-        (void)log_parse_level(o->service.log_level, &level);
-    log_set_level(level);
+    store_tool_log(o->service.log_level);
     rng_init_system(&rng);
     int rc = loop_create_real(NULL, &env.loop);
     if (rc)
@@ -260,17 +255,27 @@ int main(int argc, char **argv)
 {
     struct options o;
     memset(&o, 0, sizeof(o));
-    if (store_tool_wanted(argc, argv)) {
+    bool tool = store_tool_wanted(argc, argv);
+    if (tool) {
         store_tool_table(option_table, ARRAY_LEN(option_table) - 1, "data", check_table);
         spec.options = check_table;
     }
     int rc = config_parse(&spec, argc, argv, &o);
     if (rc)
         return rc == 1 ? 0 : 2;
-    if (o.tool.check || o.tool.repair)
-        rc = check(&o);
-    else
-        rc = store_tool_sane(&o.tool) ? 2 : run(&o) ? 1 : 0;
+    if (store_tool_sane(&o.tool)) {
+        config_free(&spec, &o);
+        return 2;
+    }
+    tool = o.tool.check || o.tool.repair;
+    if (!tool &&
+        spec.options == check_table) { /* --check=false: what a service needs is required after all */
+        config_free(&spec, &o);
+        spec.options = option_table;
+        if (config_parse(&spec, argc, argv, &o))
+            return 2;
+    }
+    rc = tool ? check(&o) : run(&o) ? 1 : 0;
     config_free(&spec, &o);
     return rc;
 }

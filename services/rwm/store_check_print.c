@@ -225,6 +225,15 @@ static void json_text(FILE *out, const char *s)
     fputc('"', out);
 }
 
+void check_print_json_refused(FILE *out, const char *data, const char *why)
+{
+    fprintf(out, "{\"data\": ");
+    json_text(out, data);
+    fprintf(out, ", \"result\": \"refused\", \"exit\": %d, \"error\": ", STORE_TOOL_REFUSED);
+    json_text(out, why);
+    fprintf(out, "}\n");
+}
+
 static void json_counts(FILE *out, const char *name, const struct store_check_report *r)
 {
     bool any = false;

@@ -24,6 +24,8 @@ void check_print_text(FILE *out, const struct check_outcome *o);
 /* All of it as one object. actions: what a repair wrote, or would write. */
 void check_print_json(FILE *out, const struct check_outcome *o, const struct store_finding *findings,
                       size_t count, char *const *actions, size_t action_count);
+/* A device that could not be opened. */
+void check_print_json_refused(FILE *out, const char *data, const char *why);
 /* "clean", "corrected", "damaged", "refused", "stopped" */
 const char *check_result_name(int exit_code);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "common/loop.h"
 #include "services/rwm/store_check_print.h"
 
@@ -45,11 +46,10 @@ static void signals(void (*handler)(int))
 /* ---- options ---- */
 bool store_tool_wanted(int argc, char **argv)
 {
-    static const char *const names[] = {"--check", "--check=true", "--repair-metadata",
-                                        "--repair-metadata=true"};
+    static const char *const names[] = {"--check", "--repair-metadata", "--dry-run", "--json"};
     for (int i = 1; i < argc; i++) {
         for (size_t n = 0; n < ARRAY_LEN(names); n++) {
-            if (strcmp(argv[i], names[n]) == 0)
+            if (strncmp(argv[i], names[n], strlen(names[n])) == 0)
                 return true;
         }
     }
@@ -83,6 +83,14 @@ int store_tool_sane(const struct store_tool_options *o)
     return -EINVAL;
 }
 
+void store_tool_log(const char *text)
+{
+    enum log_level level = LOG_WARN_;
+    if (strcmp(text, "info") != 0) /* the default of the option, and more than a report needs */
+        (void)log_parse_level(text, &level);
+    log_set_level(level);
+}
+
 int store_tool_failed(const struct store_tool_options *o, const char *path, int rc)
 {
     const char *what = rc == -EBUSY     ? "in use: stop the service that has it (or unmount it) first"
@@ -93,8 +101,7 @@ int store_tool_failed(const struct store_tool_options *o, const char *path, int 
                        : rc == -ETIMEDOUT ? "no answer"
                                           : strerror(-rc);
     if (o->json)
-        printf("{\"data\": \"\", \"result\": \"refused\", \"exit\": %d, \"error\": \"%s\"}\n",
-               STORE_TOOL_REFUSED, what);
+        check_print_json_refused(stdout, path, what);
     fprintf(stderr, "cannot check %s: %s\n", path, what);
     return STORE_TOOL_REFUSED;
 }

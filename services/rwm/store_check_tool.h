@@ -49,6 +49,8 @@ static inline bool store_tool_read_only(const struct store_tool_options *o)
 {
     return !o->repair || o->dry_run;
 }
+/* text: of --log-level. Warnings and errors only, unless another level was asked for. */
+void store_tool_log(const char *text);
 /* Says on stderr, or as JSON, that a device could not be opened. Returns the exit status. */
 int store_tool_failed(const struct store_tool_options *o, const char *path, int rc);
 /* Checks, and repairs when asked to; prints to stdout. command: the program with the options that name the

@@ -13,6 +13,7 @@
 #include "services/rwm/rwm_options.h"
 #include "services/rwm/rwm_runner.h"
 #include "services/san/device_iscsi.h"
+#include "services/san/lun_check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@
 struct options {
     struct service_options service;
     struct rwm_options rwm;
+    struct store_tool_options tool;
     char *luns, *chap_file, *initiator;
     uint64_t io_timeout_ns, spin_ns;
 };
@@ -36,12 +38,14 @@ static const struct config_option option_table[] = {
     {"initiator", CONFIG_STRING, AT(initiator), NULL, 0, 0, false, "IQN", "this agent's initiator name (default: made of host and name)"},
     {"io-timeout", CONFIG_DURATION, AT(io_timeout_ns), "15s", 100 * NS_PER_MS, 600 * NS_PER_S, false, "TIME", "a request unanswered for so long ends the session with the array"},
     {"spin", CONFIG_DURATION, AT(spin_ns), "0us", 0, NS_PER_S, false, "TIME", "poll so long after the last event before sleeping"},
+    STORE_CHECK_OPTIONS(struct options, tool),
     RWM_OPTIONS(struct options, rwm),
     SERVICE_OPTIONS(struct options, service),
     {.name = NULL},
 };
 /* clang-format on */
-static const struct config_spec spec = {
+static struct config_option check_table[ARRAY_LEN(option_table)]; /* the same, and only --lun is required */
+static struct config_spec spec = {
     .program = "cistern-san",
     .summary = "A SAN agent: serves LUNs of an array to a Cistern cluster, one module each.",
     .options = option_table,
@@ -386,14 +390,48 @@ static int run(const struct options *o)
     return rc;
 }
 
+static int check(const struct options *o)
+{
+    struct rng rng;
+    struct env env = {.rng = &rng, .name = "check"};
+    const struct lun_check luns = {.tool = &o->tool,
+                                   .luns = o->luns,
+                                   .initiator = o->initiator,
+                                   .secret_file = o->chap_file && o->chap_file[0] ? o->chap_file : NULL,
+                                   .io_timeout_ns = o->io_timeout_ns};
+    store_tool_log(o->service.log_level);
+    rng_init_system(&rng);
+    int rc = loop_create_real(NULL, &env.loop);
+    if (rc)
+        return store_tool_failed(&o->tool, o->luns, rc);
+    rc = lun_check_all(&env, &luns);
+    loop_destroy(env.loop);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     struct options o;
     memset(&o, 0, sizeof(o));
+    bool tool = store_tool_wanted(argc, argv);
+    if (tool) {
+        store_tool_table(option_table, ARRAY_LEN(option_table) - 1, "lun", check_table);
+        spec.options = check_table;
+    }
     int rc = config_parse(&spec, argc, argv, &o);
     if (rc)
         return rc == 1 ? 0 : 2;
-    rc = run(&o);
+    if (store_tool_sane(&o.tool)) {
+        config_free(&spec, &o);
+        return 2;
+    }
+    if (tool && !o.tool.check) { /* what a service needs is required after all */
+        config_free(&spec, &o);
+        spec.options = option_table;
+        if (config_parse(&spec, argc, argv, &o))
+            return 2;
+    }
+    rc = o.tool.check ? check(&o) : run(&o) ? 1 : 0;
     config_free(&spec, &o);
-    return rc ? 1 : 0;
+    return rc;
 }
