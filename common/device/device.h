@@ -4,7 +4,8 @@
  * Contract of every provider:
  *  - Requests may complete and land in any order; a write is durable only when a FLUSH that was submitted
  * after the write completed has itself completed (pmem: durable_writes is true, then completion of the write
- * is enough).
+ * is enough). A killed process's writes that had not completed may be there, and may yet vanish, until the
+ * first FLUSH of the next process: with durable_writes too.
  *  - After a crash an unflushed write may have landed whole, in part (any subset of atom_bytes pieces), or
  * not at all.
  *  - Buffers, offsets and lengths are multiples of io_bytes and buffers are aligned to io_align.

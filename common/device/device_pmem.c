@@ -6,6 +6,10 @@
  * completed write is durable. Reads go by pread: a bad spot of the medium is then an error number, not a
  * signal. A store can still meet one, or a file that was cut: the SIGBUS is caught and ends this device
  * alone.
+ *
+ * The mapping is for stores only, and nobody else sees it: no network card is ever told of it. What a killed
+ * process had stored but not flushed is in the CPU's cache or the kernel's: opening makes that durable before
+ * anybody reads it.
  */
 #include "common/device/device_file.h"
 
@@ -14,15 +18,24 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/log.h"
 
-enum { PMEM_IO_BYTES = 64, PMEM_ATOM_BYTES = 8, BURST_REQUESTS = 32, BURST_BYTES = 1 << 20 };
+enum {
+    PMEM_IO_BYTES = 64,
+    PMEM_ATOM_BYTES = 8,
+    BURST_REQUESTS = 32,
+    BURST_BYTES = 1 << 20,
+    MAPS_MAX = 64,
+    PAGE = 4096
+};
 
 struct device_pmem {
     struct device dev;
@@ -56,10 +69,50 @@ static _Thread_local struct {
     volatile sig_atomic_t active;
 } guard;
 static struct sigaction previous_action;
+/* All mappings, for the handler: base 0 is a free place. */
+static struct {
+    atomic_uintptr_t base;
+    atomic_size_t bytes;
+} maps[MAPS_MAX];
+
+static void map_note(const char *base, size_t bytes)
+{
+    for (unsigned i = 0; i < MAPS_MAX; i++) {
+        uintptr_t none = 0;
+        if (!atomic_compare_exchange_strong(&maps[i].base, &none, (uintptr_t)base))
+            continue;
+        atomic_store(&maps[i].bytes, bytes);
+        return;
+    }
+}
+
+static void map_forget(const char *base)
+{
+    for (unsigned i = 0; i < MAPS_MAX; i++) {
+        if (atomic_load(&maps[i].base) != (uintptr_t)base)
+            continue;
+        atomic_store(&maps[i].bytes, 0);
+        atomic_store(&maps[i].base, 0);
+    }
+}
+
+static bool map_known(const char *at)
+{
+    for (unsigned i = 0; i < MAPS_MAX; i++) {
+        uintptr_t base = atomic_load(&maps[i].base);
+        if (base && (uintptr_t)at >= base && (uintptr_t)at - base < atomic_load(&maps[i].bytes))
+            return true;
+    }
+    return false;
+}
 
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
     const char *at = info->si_addr;
+    /* "Action optional": the machine has found a bad spot that nobody touches right now. Who does will know.
+     */
+    if (info->si_code == BUS_MCEERR_AO && map_known(at))
+        return;
     if (guard.active && at >= guard.base && at < guard.base + guard.bytes) {
         guard.active = 0;
         siglongjmp(guard.jump, 1);
@@ -110,6 +163,28 @@ static int store(struct device_pmem *p, const struct device_io *io)
     return 0;
 }
 
+/* What a killed process left in the CPU's cache: every line of the mapping is flushed. A page that can not be
+ * reached keeps its old content, and reading it will say so. */
+static void flush_leftovers(const struct device_pmem *p)
+{
+    volatile size_t at = 0;
+    volatile unsigned bad = 0;
+    guard.base = p->map;
+    guard.bytes = p->map_bytes;
+    if (sigsetjmp(guard.jump, 0)) {
+        bad++;
+        at += PAGE;
+    }
+    guard.active = 1;
+    for (; at < p->map_bytes; at += PAGE)
+        pmem_flush(p->map + at, min_u64(PAGE, p->map_bytes - at));
+    pmem_drain();
+    guard.active = 0;
+    if (bad)
+        log_warn(p->env, "journal medium has pages that can not be reached", "device=%s pages=%u",
+                 p->dev.name, bad);
+}
+
 static int load(const struct device_pmem *p, const struct device_io *io)
 {
     uint64_t offset = io->offset;
@@ -137,7 +212,7 @@ static int serve(struct device_pmem *p, const struct device_io *io)
         return load(p, io);
     case DEVICE_WRITE:
         return store(p, io);
-    case DEVICE_FLUSH: /* writes are durable when they complete */
+    case DEVICE_FLUSH: /* writes are durable when they complete; what others left, since the opening */
     case DEVICE_DISCARD:
         return 0;
     }
@@ -182,15 +257,15 @@ static void on_task(struct loop_task *task)
 
 static void serve_group(struct device_pmem *p, struct list *group)
 {
-    bool wrote = false;
+    bool sync = false;
     list_for_each(n, group)
     {
         struct device_io *io = list_entry(n, struct device_io, link);
         int rc = serve(p, io);
-        wrote |= io->op == DEVICE_WRITE;
+        sync |= io->op != DEVICE_READ;
         io->priv2 = (uint64_t)(int64_t)rc;
     }
-    if (!wrote)
+    if (!sync)
         return;
     if (p->sync_error == 0 && fdatasync(p->fd))
         p->sync_error = -errno; /* the kernel says so only once */
@@ -274,8 +349,10 @@ static int pmem_submit(struct device *dev, struct device_io *io)
 
 static void pmem_free(struct device_pmem *p)
 {
-    if (p->map)
+    if (p->map) {
+        map_forget(p->map);
         pmem_unmap(p->map, p->map_bytes);
+    }
     if (p->fd >= 0)
         close(p->fd);
     free(p);
@@ -325,8 +402,11 @@ static int allocate(const struct device_pmem *p, const struct file_params *param
     if (fstat(p->fd, &st))
         return -errno;
     if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size < PMEM_IO_BYTES) {
-        log_error(p->env, "not a file with a size", "device=%s bytes=%lld", params->path,
-                  (long long)st.st_size);
+        log_error(p->env,
+                  S_ISCHR(st.st_mode) ? "a journal needs a file: not devdax, but fsdax, a file system, and "
+                                        "mount -o dax"
+                                      : "not a file with a size",
+                  "device=%s bytes=%lld", params->path, (long long)st.st_size);
         return -EINVAL;
     }
     return params->read_only ? 0 : -posix_fallocate(p->fd, 0, st.st_size);
@@ -348,7 +428,37 @@ static int map(struct device_pmem *p, const struct file_params *params)
         return rc;
     }
     p->is_pmem = is_pmem != 0;
+    map_note(p->map, p->map_bytes);
+    if (p->is_pmem)
+        flush_leftovers(p);
     return 0;
+}
+
+/* libpmem believes PMEM_IS_PMEM_FORCE; the kernel gives this kind of mapping for DAX files only. */
+static bool is_dax(const struct device_pmem *p)
+{
+    void *page = mmap(NULL, PAGE, PROT_READ, MAP_SHARED_VALIDATE | MAP_SYNC, p->fd, 0);
+    if (page == MAP_FAILED)
+        return false;
+    munmap(page, PAGE);
+    return true;
+}
+
+static void tell_what_it_is(const struct device_pmem *p)
+{
+    unsigned long long bytes = p->dev.size;
+    if (p->dev.read_only)
+        return;
+    if (!p->is_pmem)
+        log_warn(p->env, "journal medium is not persistent memory, each write waits for the disk",
+                 "device=%s bytes=%llu", p->dev.name, bytes);
+    else if (is_dax(p))
+        log_info(p->env, "journal medium is persistent memory", "device=%s bytes=%llu", p->dev.name, bytes);
+    else
+        log_warn(p->env,
+                 "journal medium is not persistent memory, but PMEM_IS_PMEM_FORCE says so: a loss of power "
+                 "loses acknowledged writes",
+                 "device=%s bytes=%llu", p->dev.name, bytes);
 }
 
 static int set_up(struct device_pmem *p, struct file_params *params, const struct device_open_options *o)
@@ -410,12 +520,7 @@ int device_open_pmem(struct env *env, const char *path, const struct device_open
         pmem_free(p);
         return rc;
     }
-    if (p->is_pmem)
-        log_info(env, "journal medium is persistent memory", "device=%s bytes=%llu forced=%d", path,
-                 (unsigned long long)p->dev.size, getenv("PMEM_IS_PMEM_FORCE") != NULL);
-    else
-        log_warn(env, "journal medium is not persistent memory, each write waits for the disk",
-                 "device=%s bytes=%llu", path, (unsigned long long)p->dev.size);
+    tell_what_it_is(p);
     *out = &p->dev;
     return 0;
 }

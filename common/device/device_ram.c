@@ -226,7 +226,8 @@ uint64_t device_ram_persists(const struct device *dev)
     return ram_of(dev)->persists;
 }
 
-/* Pending writes and discards reach the medium: whole, torn or not. */
+/* Pending writes and discards reach the medium: whole, torn or not. Never durably: where completion means
+ * durable (pmem), they lie in the CPU's cache. */
 static void land_pending(const struct device_ram *r, struct medium *m, struct rng *rng)
 {
     list_for_each(n, &r->pending)
@@ -234,11 +235,11 @@ static void land_pending(const struct device_ram *r, struct medium *m, struct rn
         const struct ram_op *op = list_entry(n, struct ram_op, link);
         uint64_t roll = rng_below(rng, 3);
         if (op->op == DEVICE_WRITE && roll == 0)
-            (void)medium_write(m, op->offset, op->data, op->length, r->dev.durable_writes);
+            (void)medium_write(m, op->offset, op->data, op->length, false);
         else if (op->op == DEVICE_WRITE && roll == 1)
-            medium_write_torn(m, op->offset, op->data, op->length, r->dev.durable_writes, rng);
+            medium_write_torn(m, op->offset, op->data, op->length, false, rng);
         else if (op->op == DEVICE_DISCARD && roll == 0)
-            medium_discard(m, op->offset, op->length, r->dev.durable_writes, rng);
+            medium_discard(m, op->offset, op->length, false, rng);
         else if (op->op == DEVICE_FLUSH && roll == 0)
             medium_flush(m, op->sequence);
     }

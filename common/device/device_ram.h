@@ -45,7 +45,8 @@ uint64_t device_ram_persists(const struct device *dev); /* since creation */
  * can be drawn with several seeds. */
 struct device *device_ram_crash_image(const struct device *dev, uint64_t seed);
 /* The process died, the power did not: completed writes stay (unflushed still), pending ones land whole, torn
- * or not at all, no callback will run. The device can be used again at once by a successor; a crash is over.
+ * or not at all (unflushed, even with durable_writes: CPU caches), no callback will run. The device can be
+ * used again at once by a successor; a crash is over.
  */
 void device_ram_kill(struct device *dev, uint64_t seed);
 

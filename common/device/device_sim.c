@@ -33,17 +33,19 @@ static void op_free(struct sim_op *op)
     free(op);
 }
 
-static bool durable(const struct sim_medium *m)
+/* On pmem, when it completes; what nobody waits for any more lies in the dead process's CPU cache: the next
+ * flush, or a power loss, decides about it. */
+static bool lands_durably(const struct sim_op *op)
 {
-    return m->kind == SIM_MEDIUM_PMEM;
+    return op->medium->kind == SIM_MEDIUM_PMEM && op->device;
 }
 
 static int land_write(struct sim_medium *m, const struct sim_op *op, int rc)
 {
     if (rc == 0)
-        return medium_write(m->content, op->offset, op->data, op->length, durable(m));
+        return medium_write(m->content, op->offset, op->data, op->length, lands_durably(op));
     if (rng_chance(&m->rng, 1, 2)) /* a failed write may have landed in part */
-        medium_write_torn(m->content, op->offset, op->data, op->length, durable(m), &m->rng);
+        medium_write_torn(m->content, op->offset, op->data, op->length, lands_durably(op), &m->rng);
     return rc;
 }
 
@@ -68,7 +70,7 @@ static int land(struct sim_medium *m, struct sim_op *op)
         return rc;
     case DEVICE_DISCARD:
         if (rc == 0)
-            medium_discard(m->content, op->offset, op->length, durable(m), &m->rng);
+            medium_discard(m->content, op->offset, op->length, lands_durably(op), &m->rng);
         return rc;
     }
     MUST(!"unknown kind of request");
@@ -81,7 +83,7 @@ static void land_orphan(struct sim_medium *m, struct sim_op *op)
     if (roll == 0)
         (void)land(m, op);
     else if (roll == 1 && op->op == DEVICE_WRITE && !m->vanished && sim_lun_admit(m, op) == 0)
-        medium_write_torn(m->content, op->offset, op->data, op->length, durable(m), &m->rng);
+        medium_write_torn(m->content, op->offset, op->data, op->length, lands_durably(op), &m->rng);
 }
 
 static void on_op(struct sim_event *ev)
@@ -311,7 +313,7 @@ int device_open_sim(struct env *env, struct sim_medium *m, struct device **out)
     d->dev.io_bytes = medium_io_bytes(m->content);
     d->dev.io_align = 8;
     d->dev.atom_bytes = medium_atom_bytes(m->content);
-    d->dev.durable_writes = durable(m);
+    d->dev.durable_writes = m->kind == SIM_MEDIUM_PMEM;
     d->dev.can_discard = m->kind != SIM_MEDIUM_PMEM;
     snprintf(d->dev.name, sizeof d->dev.name, "%s", m->name);
     sim_lun_device_init(d);

@@ -5,8 +5,9 @@
  * (device_open_sim). Requests take a random time, and land and complete in any order. What the medium models:
  *  - power loss (sim_medium_crash): each unflushed write survives whole, in pieces of atom_bytes, or not;
  *  - death of the process (device_destroy with requests in flight): completed writes stay, those in flight
- * may land later, whole, torn or not at all. A disk or pmem is locked until then, so opening it settles them
- * first; a LUN is not: they land in the successor's time, unless its fence stops them;
+ * may land later, whole, torn or not at all, and not durably, were it pmem. A disk or pmem is locked until
+ * then, so opening it settles them first; a LUN is not: they land in the successor's time, unless its fence
+ * stops them;
  *  - failing, rotten, slow, full, rolled-back, blank, vanished media; sessions of LUNs that are lost;
  *  - persistent reservations of LUNs (fence.h): enforced, only pretended, or forgotten.
  * Everything random is drawn from a stream of the medium's own, forked from the world's.

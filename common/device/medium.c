@@ -282,14 +282,36 @@ static uint64_t missing_chunks(const struct medium *m, uint64_t offset, uint64_t
     return missing;
 }
 
+/* A durable write takes what lies in its way with it: an unflushed one must not come back over it. */
+static void log_supersede(struct medium *m, uint64_t offset, const uint8_t *data, uint64_t length)
+{
+    list_for_each(n, &m->log)
+    {
+        struct log_entry *e = list_entry(n, struct log_entry, link);
+        uint64_t from = max_u64(e->offset, offset), to = min_u64(e->offset + e->length, offset + length);
+        if (from >= to)
+            continue;
+        if (!e->data) {
+            e->data = must_alloc(e->length);
+            memset(e->data, 0, e->length);
+        }
+        if (data)
+            memcpy(e->data + (from - e->offset), data + (from - offset), to - from);
+        else
+            memset(e->data + (from - e->offset), 0, to - from);
+    }
+}
+
 static void apply(struct medium *m, uint64_t sequence, uint64_t offset, const uint8_t *data, uint64_t length,
                   bool durable)
 {
     image_write(&m->view, offset, data, length);
-    if (durable)
+    if (durable) {
         image_write(&m->durable, offset, data, length);
-    else
+        log_supersede(m, offset, data, length);
+    } else {
         log_append(m, sequence, offset, data, length);
+    }
 }
 
 int medium_write(struct medium *m, uint64_t offset, const void *data, uint64_t length, bool durable)

@@ -28,7 +28,7 @@ static const struct config_option option_table[] = {
     {"create", CONFIG_BOOL, AT(create), NULL, 0, 0, false, "BOOL", "make the data file (and the journal file) when it is not there: for the first start only"},
     {"data-size", CONFIG_SIZE, AT(data_size), NULL, 0, 0, false, "BYTES", "size of a data file that is made"},
     {"journal", CONFIG_STRING, AT(journal), NULL, 0, 0, false, "PATH", "journal on a medium of its own: pmem, a DAX file, a file or a disk (default: on the data medium)"},
-    {"journal-size", CONFIG_SIZE, AT(journal_size), "1G", 8 * MIB, 0, false, "BYTES", "size of a journal file that is made"},
+    {"journal-size", CONFIG_SIZE, AT(journal_size), "1G", 8 * MIB, 0, false, "BYTES", "size of a journal file that is made; as much memory is used for what was not written back yet"},
     {"media", CONFIG_STRING, AT(media), "auto", 0, 0, false, "KIND", "ssd, hdd, pmem, or auto: by what the system says of the disk"},
     {"spin", CONFIG_DURATION, AT(spin_ns), "0us", 0, NS_PER_S, false, "TIME", "poll so long after the last event before sleeping"},
     STORE_CHECK_OPTIONS(struct options, tool),
@@ -67,7 +67,13 @@ static int open_journal(struct process *p, struct device **out)
     struct stat st;
     if (stat(o->journal, &st) == 0 && S_ISBLK(st.st_mode)) {
         open.create = false;
-        return device_open_file(&p->env, o->journal, &open, out);
+        int rc = device_open_file(&p->env, o->journal, &open, out);
+        if (rc == 0)
+            log_warn(
+                &p->env,
+                "journal medium is a disk, each write waits for it; persistent memory takes a file system and mount -o dax",
+                "device=%s bytes=%llu", o->journal, (unsigned long long)(*out)->size);
+        return rc;
     }
     return device_open_pmem(&p->env, o->journal, &open, out);
 }

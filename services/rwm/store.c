@@ -87,10 +87,14 @@ static void flush_start(struct flusher *f)
 
 void flush_request(struct store *s, struct flusher *f, struct flush_wait *w)
 {
-    if (f->device->durable_writes) {
+    if (f->device->durable_writes)
         w->fn(w, 0);
-        return;
-    }
+    else
+        flush_device(s, f, w);
+}
+
+void flush_device(struct store *s, struct flusher *f, struct flush_wait *w)
+{
     if (!f->sio.s)
         sio_init(&f->sio, s, flush_done);
     list_push_back(&f->next, &w->link);

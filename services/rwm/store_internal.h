@@ -58,6 +58,9 @@ struct flusher {
 /* fn runs when all writes completed before this call are durable; at once, inside the call, where they are
  * already. */
 void flush_request(struct store *s, struct flusher *f, struct flush_wait *w);
+/* As flush_request, but the device is asked also where its writes are durable when they complete: what a
+ * process that was killed left there did not complete, can be read, and may yet vanish. fn runs later. */
+void flush_device(struct store *s, struct flusher *f, struct flush_wait *w);
 
 /* ---- objects of one size, allocated at start, touched only when used ---- */
 struct slab {

@@ -657,7 +657,7 @@ static void open_step(struct store *s)
         if (s->options.read_only)
             next_step(s);
         else
-            flush_request(s, o->step == OPEN_FLUSH_DATA ? &s->flush_data : &s->flush_journal, &o->wait);
+            flush_device(s, o->step == OPEN_FLUSH_DATA ? &s->flush_data : &s->flush_journal, &o->wait);
         return;
     case OPEN_READ_HEAD:
     case OPEN_READ_JOURNAL_HEAD:

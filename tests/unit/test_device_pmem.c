@@ -1,13 +1,21 @@
 /*
  * The pmem device on an ordinary file: durable by an fdatasync, and (a second run of the program, in which
  * libpmem is told to believe that everything is pmem) by the CPU's own stores.
+ *
+ * What is durable is watched below the device: libpmem's stores, flushes and drains, and fdatasync, pass
+ * through functions of this file, which keep the image that a loss of power would leave.
  */
+#include <dlfcn.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <libpmem.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -26,6 +34,85 @@ static void sink(void *arg, enum log_level level, const char *line)
     (void)arg;
     (void)level;
     snprintf(said, sizeof said, "%s", line);
+}
+
+/* ---- what a loss of power would leave of the file that was mapped last ---- */
+enum { LINE = 64, LINES = FILE_BYTES / LINE };
+static uint8_t *mapped, durable[FILE_BYTES],
+    cached[FILE_BYTES]; /* cached: of lines on their way since a flush */
+static bool on_way[LINES], cut_in_flush;
+
+static void *real(const char *name)
+{
+    void *f = dlsym(RTLD_NEXT, name);
+    assert_non_null(f);
+    return f;
+}
+
+static bool watched(const void *at)
+{
+    return mapped && (const uint8_t *)at >= mapped && (const uint8_t *)at < mapped + FILE_BYTES;
+}
+
+void *pmem_map_file(const char *name, size_t len, int flags, mode_t mode, size_t *bytes, int *is_pmem)
+{
+    void *(*map)(const char *, size_t, int, mode_t, size_t *, int *);
+    *(void **)&map = real("pmem_map_file");
+    mapped = map(name, len, flags, mode, bytes, is_pmem);
+    memset(on_way, 0, sizeof on_way);
+    return mapped;
+}
+
+int pmem_unmap(void *at, size_t bytes)
+{
+    int (*unmap)(void *, size_t);
+    *(void **)&unmap = real("pmem_unmap");
+    if (at == mapped)
+        mapped = NULL;
+    return unmap(at, bytes);
+}
+
+void pmem_flush(const void *at, size_t bytes)
+{
+    if (cut_in_flush)
+        assert_int_equal(truncate(path, FILE_BYTES - PAGE), 0);
+    cut_in_flush = false;
+    size_t from = watched(at) ? (size_t)((const uint8_t *)at - mapped) / LINE : LINES;
+    for (size_t line = from; line < LINES && line * LINE < (size_t)((const uint8_t *)at - mapped) + bytes;
+         line++) {
+        memcpy(cached + line * LINE, mapped + line * LINE, LINE);
+        on_way[line] = true;
+    }
+}
+
+void pmem_drain(void)
+{
+    for (size_t line = 0; line < LINES; line++) {
+        if (on_way[line])
+            memcpy(durable + line * LINE, cached + line * LINE, LINE);
+        on_way[line] = false;
+    }
+}
+
+void *pmem_memcpy(void *to, const void *from, size_t bytes, unsigned flags)
+{
+    memcpy(to, from, bytes);
+    if (!(flags & PMEM_F_MEM_NOFLUSH))
+        pmem_flush(to, bytes);
+    if (!(flags & (PMEM_F_MEM_NOFLUSH | PMEM_F_MEM_NODRAIN)))
+        pmem_drain();
+    return to;
+}
+
+int fdatasync(int fd)
+{
+    ssize_t n = pread(fd, durable, sizeof durable, 0);
+    return n < 0 ? -1 : 0;
+}
+
+static bool is_durable(const struct device_io *io)
+{
+    return memcmp(durable + io->offset, io->iov[0].iov_base, io->length) == 0;
 }
 
 static int setup(void **state)
@@ -134,8 +221,85 @@ static void says_what_it_is_on(void **state)
     (void)state;
     struct device *dev = open_device();
     bool forced = getenv("PMEM_IS_PMEM_FORCE") != NULL;
-    assert_int_equal(strstr(said, "is not persistent memory") != NULL, !forced);
-    assert_int_equal(strstr(said, "is persistent memory") != NULL, forced);
+    assert_non_null(strstr(said, "is not persistent memory"));
+    assert_int_equal(strstr(said, "PMEM_IS_PMEM_FORCE") != NULL, forced);
+    device_destroy(dev);
+    unlink(path);
+}
+
+static unsigned not_durable;
+static void durable_done(struct device_io *io, int rc)
+{
+    not_durable += !is_durable(io);
+    request_done(io, rc);
+}
+
+/* An answered write survives a loss of power, whatever its place and length. */
+static void answered_is_durable(void **state)
+{
+    (void)state;
+    static struct request r[200];
+    struct device *dev = open_device();
+    memset(durable, 0, sizeof durable);
+    not_durable = 0;
+    for (unsigned i = 0; i < ARRAY_LEN(r); i++) {
+        request_init(&r[i], DEVICE_WRITE, i * PAGE + i % 7 * LINE, LINE * (1 + i % 50), (int)(i + 1));
+        r[i].io.done = durable_done;
+        assert_int_equal(device_submit(dev, &r[i].io), 0);
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(r); i++)
+        assert_int_equal(wait_for(&r[i]), 0);
+    assert_int_equal(not_durable, 0);
+    device_destroy(dev);
+    unlink(path);
+}
+
+/* A killed process's stores can be read and are in a cache: a flush of its successor makes them durable. */
+static void what_a_killed_process_left_is_durable_after_a_flush(void **state)
+{
+    (void)state;
+    struct request left;
+    device_destroy(open_device());
+    memset(durable, 0, sizeof durable);
+    request_init(&left, DEVICE_READ, 5 * PAGE + LINE, PAGE, 0x77);
+    FILE *f = fopen(path, "r+");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, (long)left.io.offset, SEEK_SET), 0);
+    assert_int_equal(fwrite(left.buffer, PAGE, 1, f), 1);
+    assert_int_equal(fclose(f), 0);
+    assert_false(is_durable(&left.io));
+    struct device *dev = open_device();
+    assert_int_equal(run(dev, DEVICE_FLUSH, 0, 0, 0), 0);
+    assert_true(is_durable(&left.io));
+    device_destroy(dev);
+    unlink(path);
+}
+
+/* The kernel tells of a bad spot before anybody touches it: only the one who touches it is concerned. */
+static void a_warning_of_a_bad_spot_ends_nobody(void **state)
+{
+    (void)state;
+    struct device *dev = open_device();
+    siginfo_t info = {.si_signo = SIGBUS, .si_code = BUS_MCEERR_AO};
+    info.si_addr = mapped + 3 * PAGE;
+    assert_int_equal(syscall(SYS_rt_sigqueueinfo, getpid(), SIGBUS, &info), 0);
+    assert_int_equal(run(dev, DEVICE_WRITE, 0, PAGE, 1), 0);
+    expect(dev, 0, PAGE, 1);
+    device_destroy(dev);
+    unlink(path);
+}
+
+/* A page that can not be reached while opening is said, and is no reason to give up the others. */
+static void opens_with_a_bad_page(void **state)
+{
+    (void)state;
+    if (!getenv("PMEM_IS_PMEM_FORCE"))
+        return;
+    cut_in_flush = true;
+    struct device *dev = open_device();
+    assert_int_equal(run(dev, DEVICE_WRITE, FILE_BYTES - 2 * PAGE, PAGE, 1), 0);
+    assert_int_equal(run(dev, DEVICE_WRITE, FILE_BYTES - PAGE, PAGE, 1),
+                     -EINVAL); /* its size is what it is */
     device_destroy(dev);
     unlink(path);
 }
@@ -178,6 +342,7 @@ static void refusals(void **state)
     unlink(path);
     assert_int_equal(device_open_pmem(&env, path, &o, &second), -ENOENT);
     assert_int_equal(device_open_pmem(&env, dir, &o, &second), -EINVAL);
+    assert_int_equal(device_open_pmem(&env, "/dev/null", &o, &second), -EINVAL);
 }
 
 /* The medium goes away under the mapping: a signal for this device, and for nobody else. */
@@ -260,6 +425,10 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_come_back),
         cmocka_unit_test(says_what_it_is_on),
+        cmocka_unit_test(answered_is_durable),
+        cmocka_unit_test(what_a_killed_process_left_is_durable_after_a_flush),
+        cmocka_unit_test(a_warning_of_a_bad_spot_ends_nobody),
+        cmocka_unit_test(opens_with_a_bad_page),
         cmocka_unit_test(many_at_once),
         cmocka_unit_test(refusals),
         cmocka_unit_test(sigbus_ends_this_device_alone),
