@@ -81,13 +81,13 @@ TYPE(name_request, R(name_request, "name", STR, name), WIRE_END);
 TYPE(pool_create_request, R(pool_create_request, "name", STR, name),
      WIRE_N(struct mdc_pool_create_request, "mods", modules, module_count),
      F(pool_create_request, "parts", U32, partitions), F(pool_create_request, "stripe", U32, stripe_bytes),
-     F(pool_create_request, "copies", U8, copies), WIRE_END);
+     F(pool_create_request, "copies", U8, copies), F(pool_create_request, "minc", U8, min_copies), WIRE_END);
 INFO(pool_list_reply, pool_info, R(pool_info, "id", U32, id), R(pool_info, "name", STR, name),
      F(pool_info, "parts", U32, partitions), F(pool_info, "stripe", U32, stripe_bytes),
      F(pool_info, "mods", U32, modules), F(pool_info, "vols", U32, volumes),
-     F(pool_info, "copies", U8, copies), F(pool_info, "cap", U64, capacity_bytes),
-     F(pool_info, "used", U64, used_bytes), F(pool_info, "prov", U64, provisioned_bytes),
-     F(pool_info, "serv", U32, partitions_served), WIRE_END);
+     F(pool_info, "copies", U8, copies), F(pool_info, "minc", U8, min_copies),
+     F(pool_info, "cap", U64, capacity_bytes), F(pool_info, "used", U64, used_bytes),
+     F(pool_info, "prov", U64, provisioned_bytes), F(pool_info, "serv", U32, partitions_served), WIRE_END);
 TYPE(pool_reply, WIRE_M(struct mdc_pool_reply, "pool", pool, &mdc_pool_list_reply_item, true), WIRE_END);
 LIST(pool_list_reply);
 
@@ -148,13 +148,37 @@ INFO(module_list_reply, module_info, R(module_info, "id", U32, id), F(module_inf
      F(module_info, "used", U64, used_bytes), F(module_info, "parts", U32, partitions),
      F(module_info, "silent", U64, silent_ms), F(module_info, "dmg", BOOL, damaged),
      F(module_info, "r", U64, reads), F(module_info, "w", U64, writes), F(module_info, "rb", U64, read_bytes),
-     F(module_info, "wb", U64, write_bytes), F(module_info, "err", U64, errors), WIRE_END);
+     F(module_info, "wb", U64, write_bytes), F(module_info, "err", U64, errors),
+     F(module_info, "wgt", U64, weight_bytes), F(module_info, "wset", BOOL, weight_set),
+     F(module_info, "drain", BOOL, draining), WIRE_END);
 LIST(module_list_reply);
+TYPE(module_request, R(module_request, "mod", U32, module), WIRE_END);
+TYPE(module_add_request, R(module_add_request, "mod", U32, module), F(module_add_request, "pool", STR, pool),
+     WIRE_END);
+TYPE(module_drain_request, R(module_drain_request, "mod", U32, module),
+     F(module_drain_request, "undo", BOOL, undo), WIRE_END);
+TYPE(module_reweight_request, R(module_reweight_request, "mod", U32, module),
+     R(module_reweight_request, "wgt", U64, weight_bytes), WIRE_END);
+TYPE(module_reply, WIRE_M(struct mdc_module_reply, "mod", module, &mdc_module_list_reply_item, true),
+     F(module_reply, "moved", U32, moved), WIRE_END);
 INFO(partition_list_reply, partition_info, R(partition_info, "pool", U32, pool),
      R(partition_info, "idx", U32, index), F(partition_info, "prim", U32, primary),
      R(partition_info, "epoch", U64, epoch), WIRE_N(struct mdc_partition_info, "mem", members, member_count),
      F(partition_info, "serv", BOOL, served), WIRE_END);
 LIST(partition_list_reply);
+TYPE(partition_show_request, F(partition_show_request, "pool", STR, pool),
+     F(partition_show_request, "vol", STR, volume), F(partition_show_request, "idx", U32, index),
+     F(partition_show_request, "off", U64, offset), WIRE_END);
+INFO(partition_show_reply, partition_member, R(partition_member, "mod", U32, module),
+     F(partition_member, "name", STR, name), F(partition_member, "host", STR, host),
+     F(partition_member, "rack", STR, rack), F(partition_member, "state", U8, state),
+     F(partition_member, "sync", BOOL, in_sync), F(partition_member, "leav", BOOL, leaving),
+     F(partition_member, "prim", BOOL, primary), F(partition_member, "why", STR, why), WIRE_END);
+TYPE(partition_show_reply, R(partition_show_reply, "pool", STR, pool),
+     R(partition_show_reply, "idx", U32, index), R(partition_show_reply, "epoch", U64, epoch),
+     F(partition_show_reply, "serv", BOOL, served), F(partition_show_reply, "rule", STR, rule),
+     WIRE_A(struct mdc_partition_show_reply, "mem", members, member_count, &mdc_partition_show_reply_item),
+     WIRE_END);
 INFO(node_list_reply, node_info, R(node_info, "host", STR, host), F(node_info, "rack", STR, rack),
      F(node_info, "osds", U32, osds), F(node_info, "sans", U32, san_modules),
      F(node_info, "modsup", U32, modules_up), F(node_info, "gws", U32, gateways),

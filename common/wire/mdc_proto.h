@@ -110,12 +110,13 @@ struct mdc_pool_create_request {
     uint32_t partitions;   /* power of two; 0 = chosen from the number of modules */
     uint32_t stripe_bytes; /* 0 = 1 MiB for ssd and pmem, 4 MiB when a member is hdd or san */
     uint8_t copies;        /* only 1 so far */
+    uint8_t min_copies;    /* in sync, below which nothing is served; 0 = 1 */
 };
 struct mdc_pool_info {
     uint32_t id;
     char name[MDC_NAME_MAX];
     uint32_t partitions, stripe_bytes, modules, volumes;
-    uint8_t copies;
+    uint8_t copies, min_copies;
     uint64_t capacity_bytes, used_bytes, provisioned_bytes;
     uint32_t partitions_served; /* with a live primary */
 };
@@ -224,6 +225,29 @@ struct mdc_module_info {
     uint64_t silent_ms; /* since the last heartbeat */
     bool damaged;
     uint64_t reads, writes, read_bytes, write_bytes, errors;
+    uint64_t weight_bytes; /* what it counts as in the placement: set, or its capacity */
+    bool weight_set;
+    bool draining; /* gets no partitions */
+};
+struct mdc_module_request {
+    uint32_t module;
+};
+struct mdc_module_add_request {
+    uint32_t module;
+    char pool[MDC_NAME_MAX]; /* may be empty when there is just one */
+};
+struct mdc_module_drain_request {
+    uint32_t module;
+    bool undo;
+};
+struct mdc_module_reweight_request {
+    uint32_t module;
+    uint64_t weight_bytes; /* 0 = its capacity; kept in MiB, rounded up */
+};
+/* After a change of what the placement goes by. */
+struct mdc_module_reply {
+    struct mdc_module_info module; /* id 0: it is forgotten */
+    uint32_t moved;                /* partitions of its pool that were given to other modules */
 };
 struct mdc_module_list_reply {
     struct mdc_module_info items[8];
@@ -241,6 +265,28 @@ struct mdc_partition_list_reply {
     struct mdc_partition_info items[64];
     uint32_t count;
     uint64_t next;
+};
+/* One partition: by pool (may be empty when there is just one) and index, or by a place of a volume. */
+struct mdc_partition_show_request {
+    char pool[MDC_NAME_MAX], volume[MDC_NAME_MAX];
+    uint32_t index;
+    uint64_t offset;
+};
+struct mdc_partition_member {
+    uint32_t module;
+    char name[MDC_NAME_MAX], host[MDC_NAME_MAX], rack[MDC_NAME_MAX];
+    uint8_t state; /* enum table_module_state */
+    bool in_sync, leaving, primary;
+    char why[224]; /* it is here, in words */
+};
+struct mdc_partition_show_reply {
+    char pool[MDC_NAME_MAX];
+    uint32_t index;
+    uint64_t epoch;
+    bool served;
+    char rule[224]; /* of the pool, in words */
+    struct mdc_partition_member members[8];
+    uint32_t member_count;
 };
 struct mdc_node_info {
     char host[MDC_NAME_MAX], rack[MDC_NAME_MAX];
@@ -268,15 +314,17 @@ struct mdc_gateway_list_reply {
 extern const struct wire_type mdc_error_type, mdc_table_hint_type;
 /* One per request and reply struct. */
 extern const struct wire_type mdc_empty_type, mdc_session_request_type, mdc_session_reply_type,
-    mdc_module_register_request_type, mdc_module_register_reply_type, mdc_module_heartbeat_request_type,
-    mdc_module_heartbeat_reply_type, mdc_gateway_heartbeat_request_type, mdc_list_request_type,
-    mdc_name_request_type, mdc_pool_create_request_type, mdc_pool_reply_type, mdc_pool_list_reply_type,
-    mdc_volume_create_request_type, mdc_volume_resize_request_type, mdc_volume_delete_request_type,
-    mdc_volume_reply_type, mdc_volume_list_reply_type, mdc_volume_open_request_type,
-    mdc_volume_open_reply_type, mdc_volume_close_request_type, mdc_turn_draw_request_type,
-    mdc_turn_draw_reply_type, mdc_attach_request_type, mdc_attachment_list_reply_type,
-    mdc_cluster_status_reply_type, mdc_module_list_reply_type, mdc_partition_list_reply_type,
-    mdc_node_list_reply_type, mdc_gateway_list_reply_type;
+    mdc_module_request_type, mdc_module_add_request_type, mdc_module_drain_request_type,
+    mdc_module_reweight_request_type, mdc_module_reply_type, mdc_partition_show_request_type,
+    mdc_partition_show_reply_type, mdc_module_register_request_type, mdc_module_register_reply_type,
+    mdc_module_heartbeat_request_type, mdc_module_heartbeat_reply_type, mdc_gateway_heartbeat_request_type,
+    mdc_list_request_type, mdc_name_request_type, mdc_pool_create_request_type, mdc_pool_reply_type,
+    mdc_pool_list_reply_type, mdc_volume_create_request_type, mdc_volume_resize_request_type,
+    mdc_volume_delete_request_type, mdc_volume_reply_type, mdc_volume_list_reply_type,
+    mdc_volume_open_request_type, mdc_volume_open_reply_type, mdc_volume_close_request_type,
+    mdc_turn_draw_request_type, mdc_turn_draw_reply_type, mdc_attach_request_type,
+    mdc_attachment_list_reply_type, mdc_cluster_status_reply_type, mdc_module_list_reply_type,
+    mdc_partition_list_reply_type, mdc_node_list_reply_type, mdc_gateway_list_reply_type;
 /* Largest request or reply struct, for decode buffers. */
 #define MDC_STRUCT_MAX 8192u
 

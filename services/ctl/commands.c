@@ -80,6 +80,10 @@ static const struct config_option pool_create[] = {
      .help = "unit of placement (default: 1M; 4M with hdd or san modules)"},
     {.name = NULL},
 };
+static const struct config_option module_drain[] = {
+    OPTION_FLAG("undo", undo, "let it take partitions again"),
+    {.name = NULL},
+};
 static const struct config_option volume_create[] = {
     OPTION_POOL("where (may be left out when there is one pool)"),
     {.name = NULL},
@@ -251,6 +255,14 @@ const struct ctl_command ctl_commands[] = {
     {NULL, "status", "", 0, NULL, "health and size of the cluster", NULL, ctl_status},
     {"node", "list", "", 0, NULL, "hosts and what runs on them", NULL, ctl_node_list},
     {"module", "list", "", 0, NULL, "modules: disks and LUNs", of_pool, ctl_module_list},
+    {"module", "add", "MODULE [POOL]", 2, NULL,
+     "put a module into a pool (which may be left out when there is one)", NULL, ctl_module_add},
+    {"module", "drain", "MODULE", 1, NULL, "empty a module: it gives its partitions away and takes none",
+     module_drain, ctl_module_drain},
+    {"module", "remove", "MODULE", 1, NULL,
+     "take a module out of its pool; one that is in none, and down, is forgotten", NULL, ctl_module_remove},
+    {"module", "reweight", "MODULE SIZE|auto", 2, NULL,
+     "place on it as if it had that size; auto: by its capacity", NULL, ctl_module_reweight},
     {"gateway", "list", "", 0, NULL, "gateways and their clients", NULL, ctl_gateway_list},
     {"pool", "list", "", 0, NULL, "pools and their use", NULL, ctl_pool_list},
     {"pool", "create", "NAME", 1, NULL, "make a pool of modules", pool_create, ctl_pool_create},
@@ -258,6 +270,8 @@ const struct ctl_command ctl_commands[] = {
     {"partition", "list", "", 0, NULL, "partitions and who serves them", of_pool, ctl_partition_list},
     {"partition", "locate", "VOLUME OFFSET", 2, "volume", "where that place of a volume is", NULL,
      ctl_partition_locate},
+    {"partition", "show", "INDEX|VOLUME [OFFSET]", 2, "volume",
+     "its members, and why they are there; INDEX may be POOL/INDEX", NULL, ctl_partition_show},
     {"volume", "list", "", 0, NULL, "volumes", of_pool, ctl_volume_list},
     {"volume", "create", "NAME SIZE", 2, NULL, "make a volume; takes no space before it is written",
      volume_create, ctl_volume_create},

@@ -2,10 +2,10 @@
  * ctl.h: `cistern`, the operator's command line. Read this first.
  *
  * main.c parses the line (args.c) by the table of commands (commands.c) and runs the command: one file a
- * subject (status.c, nodes.c, pools.c, partitions.c, volumes.c, attachments.c, bench.c, fabric_*.c). A
- * command calls the metadata controller through ctl_call, which blocks: it steps a loop of its own until the
- * answer is there. What comes out goes through a sheet (sheet.h), as a table or as JSON. Errors are one line
- * on stderr, and the exit status tells which kind.
+ * subject (status.c, nodes.c, modules.c, pools.c, partitions.c, volumes.c, attachments.c, bench.c,
+ * fabric_*.c). A command calls the metadata controller through ctl_call, which blocks: it steps a loop of its
+ * own until the answer is there. What comes out goes through a sheet (sheet.h), as a table or as JSON. Errors
+ * are one line on stderr, and the exit status tells which kind.
  */
 #ifndef CISTERN_SERVICES_CTL_CTL_H
 #define CISTERN_SERVICES_CTL_CTL_H
@@ -43,7 +43,7 @@ struct ctl_options {
     /* some */
     char *pool, *volume, *modules;
     uint64_t partitions, stripe_bytes;
-    bool allow_shrink, force, wait, read_only, shared;
+    bool allow_shrink, force, wait, read_only, shared, undo;
     struct bench_options bench;
     struct fabric_tool_options fabric;
 };
@@ -148,12 +148,17 @@ bool ctl_name(struct ctl *ctl, char out[MDC_NAME_MAX], const char *text);
 enum ctl_exit ctl_status(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_node_list(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_module_list(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_module_add(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_module_drain(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_module_remove(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_module_reweight(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_gateway_list(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_list(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_create(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_delete(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_partition_list(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_partition_locate(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_partition_show(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_volume_list(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_volume_create(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_volume_show(struct ctl *ctl, char *const *args);

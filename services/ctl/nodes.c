@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "common/table/table.h"
+
 /* ---- node list ---- */
 
 static const struct sheet_column node_columns[] = {
@@ -74,7 +76,17 @@ static const struct sheet_column module_columns[] = {
     {"read_bytes", NULL, SHEET_BYTES},
     {"write_bytes", NULL, SHEET_BYTES},
     {"errors", "ERRORS", SHEET_NUMBER},
+    {"weight_bytes", NULL, SHEET_BYTES},
+    {"weight_set", NULL, SHEET_BOOL},
+    {"draining", NULL, SHEET_BOOL},
 };
+
+static const char *state_of(const struct mdc_module_info *m)
+{
+    if (m->damaged)
+        return "damaged";
+    return m->draining && m->state == TABLE_MODULE_UP ? "draining" : ctl_module_state_name(m->state);
+}
 
 static void add_modules(void *arg, const void *reply)
 {
@@ -89,7 +101,7 @@ static void add_modules(void *arg, const void *reply)
         sheet_add_text(s, ctl_media_name(m->media));
         sheet_add_text(s, m->host);
         sheet_add_text(s, m->rack);
-        sheet_add_text(s, m->damaged ? "damaged" : ctl_module_state_name(m->state));
+        sheet_add_text(s, state_of(m));
         sheet_add_text(s, m->pool_name);
         sheet_add_number(s, m->partitions);
         sheet_add_number(s, m->used_bytes);
@@ -104,6 +116,9 @@ static void add_modules(void *arg, const void *reply)
         sheet_add_number(s, m->read_bytes);
         sheet_add_number(s, m->write_bytes);
         sheet_add_number(s, m->errors);
+        sheet_add_number(s, m->weight_bytes);
+        sheet_add_bool(s, m->weight_set);
+        sheet_add_bool(s, m->draining);
     }
 }
 

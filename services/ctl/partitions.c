@@ -1,8 +1,9 @@
-/* partitions.c: who serves what, as the controller says (list), and as a client sees it in its table
- * (locate). */
+/* partitions.c: who serves what, as the controller says (list), and why (show); and as a client sees it in
+ * its table (locate). */
 #include "services/ctl/ctl.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/table/table.h"
@@ -129,4 +130,79 @@ enum ctl_exit ctl_partition_locate(struct ctl *ctl, char *const *args)
     if (rc == CTL_DONE)
         rc = ctl_call(ctl, MDC_METHOD_VOLUME_GET, &rq, &reply, "find volume \"%s\"", rq.name);
     return rc == CTL_DONE ? locate(ctl, &reply.volume, offset) : rc;
+}
+
+/* ---- partition show ---- */
+
+static const struct sheet_column show_columns[] = {
+    {"pool", "pool", SHEET_TEXT},         {"partition", "partition", SHEET_NUMBER},
+    {"epoch", "epoch", SHEET_NUMBER},     {"served", "served", SHEET_BOOL},
+    {"rule", "rule", SHEET_TEXT},         {"members", "members", SHEET_NUMBERS},
+    {"primary", "primary", SHEET_NUMBER}, {"why", "why", SHEET_LINES},
+};
+
+static enum ctl_exit print_partition(struct ctl *ctl, const struct mdc_partition_show_reply *r)
+{
+    struct sheet s;
+    uint32_t ids[ARRAY_LEN(r->members)], primary = 0;
+    char why[4096] = "";
+    size_t len = 0;
+    for (uint32_t i = 0; i < r->member_count; i++) {
+        const struct mdc_partition_member *m = &r->members[i];
+        ids[i] = m->module;
+        primary = m->primary ? m->module : primary;
+        const int n = snprintf(why + len, sizeof(why) - len, "%s%u (%s of %s%s%s, %s): %s", i > 0 ? "\n" : "",
+                               m->module, m->name, m->host, m->rack[0] != '\0' ? " in rack " : "", m->rack,
+                               ctl_module_state_name(m->state), m->why);
+        len = min_u64(len + (size_t)(n > 0 ? n : 0), sizeof(why) - 1);
+    }
+    sheet_init(&s, show_columns, ARRAY_LEN(show_columns));
+    sheet_add_text(&s, r->pool);
+    sheet_add_number(&s, r->index);
+    sheet_add_number(&s, r->epoch);
+    sheet_add_bool(&s, r->served);
+    sheet_add_text(&s, r->rule);
+    sheet_add_numbers(&s, ids, r->member_count);
+    sheet_add_number(&s, primary);
+    sheet_add_text(&s, why);
+    return ctl_print_record(ctl, &s);
+}
+
+/* "17" or "main/17" */
+static bool read_partition(struct ctl *ctl, const char *text, struct mdc_partition_show_request *rq)
+{
+    const char *slash = strchr(text, '/');
+    const char *number = slash != NULL ? slash + 1 : text;
+    char pool[128] = "";
+    uint64_t index;
+    if (slash != NULL)
+        snprintf(pool, sizeof(pool), "%.*s", (int)min_u64((size_t)(slash - text), sizeof(pool) - 1), text);
+    if (config_parse_uint(number, &index) != 0 || index > UINT32_MAX) {
+        ctl_say(ctl,
+                "\"%s\" is not a partition: its number, or POOL/NUMBER; a place of a volume needs an OFFSET",
+                text);
+        return false;
+    }
+    rq->index = (uint32_t)index;
+    return ctl_name(ctl, rq->pool, pool);
+}
+
+enum ctl_exit ctl_partition_show(struct ctl *ctl, char *const *args)
+{
+    struct mdc_partition_show_request rq;
+    static struct mdc_partition_show_reply reply;
+    memset(&rq, 0, sizeof(rq));
+    if (args[1] != NULL) {
+        if (!ctl_name(ctl, rq.volume, args[0]))
+            return CTL_USAGE;
+        if (config_parse_size(args[1], &rq.offset) != 0) {
+            ctl_say(ctl, "\"%s\" is not an offset: bytes, or a size such as 4k, 1M, 2T", args[1]);
+            return CTL_USAGE;
+        }
+    } else if (!read_partition(ctl, args[0], &rq)) {
+        return CTL_USAGE;
+    }
+    const enum ctl_exit rc =
+        ctl_call(ctl, MDC_METHOD_PARTITION_SHOW, &rq, &reply, "show a partition of \"%s\"", args[0]);
+    return rc == CTL_DONE ? print_partition(ctl, &reply) : rc;
 }

@@ -16,6 +16,7 @@ static const struct sheet_column columns[] = {
     {"provisioned_bytes", "PROVISIONED", SHEET_BYTES},
     {"used_bytes", "USED", SHEET_BYTES},
     {"capacity_bytes", "CAPACITY", SHEET_BYTES},
+    {"min_copies", NULL, SHEET_NUMBER},
 };
 
 static void add_pool(struct sheet *s, const struct mdc_pool_info *p)
@@ -31,6 +32,7 @@ static void add_pool(struct sheet *s, const struct mdc_pool_info *p)
     sheet_add_number(s, p->provisioned_bytes);
     sheet_add_number(s, p->used_bytes);
     sheet_add_number(s, p->capacity_bytes);
+    sheet_add_number(s, p->min_copies);
 }
 
 static void add_pools(void *arg, const void *reply)

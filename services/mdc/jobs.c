@@ -25,8 +25,8 @@ void mdc_job_submit(struct mdc *m, struct mdc_job *job)
 
 /* ---- replies ---- */
 
-/* What a request that is worth a line is about, by name; NULL for the others. */
-static const char *subject_of(const struct mdc_job *job)
+/* What a request that is worth a line is about, by name or number; NULL for the others. */
+static const char *subject_of(const struct mdc_job *job, char number[16])
 {
     switch (job->method->number) {
     case MDC_METHOD_MODULE_REGISTER:
@@ -35,6 +35,12 @@ static const char *subject_of(const struct mdc_job *job)
         return ((const struct mdc_pool_create_request *)job->request)->name;
     case MDC_METHOD_POOL_DELETE:
         return ((const struct mdc_name_request *)job->request)->name;
+    case MDC_METHOD_MODULE_ADD:
+    case MDC_METHOD_MODULE_REMOVE:
+    case MDC_METHOD_MODULE_DRAIN:
+    case MDC_METHOD_MODULE_REWEIGHT: /* each begins with the module's number */
+        snprintf(number, 16, "%u", *(const uint32_t *)job->request);
+        return number;
     case MDC_METHOD_VOLUME_CREATE:
         return ((const struct mdc_volume_create_request *)job->request)->name;
     case MDC_METHOD_VOLUME_RESIZE:
@@ -85,7 +91,8 @@ void mdc_job_reply(struct mdc *m, struct mdc_job *job)
 {
     uint8_t body[RPC_BODY_MAX];
     size_t len = 0;
-    const char *subject = subject_of(job);
+    char number[16];
+    const char *subject = subject_of(job, number);
     if (subject != NULL)
         log_job(m, job, subject);
     if (job->status == STATUS_OK) {

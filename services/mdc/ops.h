@@ -48,5 +48,7 @@ bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version);
 /* Fills the description of a volume, a pool. */
 void mdc_volume_describe(struct mdc_state *s, const struct mdc_volume *v, struct mdc_volume_info *out);
 void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc_pool_info *out);
+void mdc_module_describe(struct mdc_state *s, const struct mdc_module *m, uint64_t now_ns,
+                         struct mdc_module_info *out);
 
 #endif

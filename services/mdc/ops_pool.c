@@ -1,6 +1,5 @@
 /* ops_pool.c: pools are made of modules, and given back. */
-#include "services/mdc/ops.h"
-#include "services/mdc/placement.h"
+#include "services/mdc/ops_place.h"
 
 #include "rdma/fabric.h"
 
@@ -37,6 +36,11 @@ static uint32_t choose_named(struct mdc_decision *d, const struct mdc_pool_creat
                 d, STATUS_BUSY,
                 "cannot create pool \"%s\": module %u (%s of %s) is in pool \"%s\" already; choose another",
                 rq->name, id, m->rec.name, m->rec.host, d->state->pools[m->rec.pool - 1].rec.name);
+        if (m->rec.draining)
+            return mdc_refuse(
+                d, STATUS_INVALID,
+                "cannot create pool \"%s\": module %u (%s of %s) is marked as draining; undo that, or leave it out",
+                rq->name, id, m->rec.name, m->rec.host);
         if (!mdc_module_serves(m))
             return mdc_refuse(
                 d, STATUS_AGAIN,
@@ -54,7 +58,8 @@ static uint32_t choose_all(struct mdc_decision *d, const struct mdc_pool_create_
     uint32_t n = 0;
     for (uint32_t i = 0; i < d->state->limits.modules; i++) {
         struct mdc_module *m = &d->state->modules[i];
-        if (m->rec.id != 0 && m->rec.pool == 0 && mdc_module_serves(m) && n < ARRAY_LEN(rq->modules))
+        if (m->rec.id != 0 && m->rec.pool == 0 && !m->rec.draining && mdc_module_serves(m) &&
+            n < ARRAY_LEN(rq->modules))
             chosen[n++] = m;
     }
     if (n == 0)
@@ -99,6 +104,8 @@ static uint32_t check_shape(struct mdc_decision *d, const struct mdc_pool_create
             "letter, digit or underscore");
     if (rq->copies > 1)
         return refuse_create(d, rq, STATUS_NOT_SUPPORTED, "this version keeps one copy only; ask for 1 copy");
+    if (rq->min_copies > 1)
+        return refuse_create(d, rq, STATUS_INVALID, "it cannot need more copies than it has");
     if (rq->partitions != 0 && (!is_pow2(rq->partitions) || rq->partitions > PARTITIONS_MAX))
         return refuse_create(d, rq, STATUS_INVALID,
                              "the number of partitions must be a power of two, at most 65536");
@@ -149,17 +156,19 @@ static void fill_pool(struct mdc_decision *d, struct mdc_pool *pool, struct mdc_
 
 /* Members of each partition, malloc'ed. */
 static uint32_t place(struct mdc_decision *d, const struct mdc_pool_create_request *rq,
-                      struct mdc_module *const *chosen, uint32_t count, uint32_t partitions,
+                      struct mdc_module *const *chosen, uint32_t count, const struct record_pool *rec,
                       struct placement_set **sets)
 {
-    struct placement_module modules[ARRAY_LEN(((struct mdc_pool_create_request *)0)->modules)];
-    const struct placement_rule rule = {.copies = 1, .domain = PLACEMENT_RACK};
+    struct mdc_layout l;
     struct placement_result result;
-    for (uint32_t i = 0; i < count; i++)
-        modules[i] = (struct placement_module){.id = chosen[i]->rec.id, .weight = chosen[i]->capacity_bytes};
-    *sets = calloc(partitions, sizeof(**sets));
-    int rc =
-        *sets != NULL ? placement_assign(&rule, modules, count, partitions, NULL, *sets, &result) : -ENOMEM;
+    int rc = mdc_layout_make(chosen, count, rec->copies, &l);
+    *sets = calloc(rec->partitions, sizeof(**sets));
+    if (rc == 0) {
+        rc = *sets != NULL
+                 ? placement_assign(&l.rule, l.modules, l.count, rec->partitions, NULL, *sets, &result)
+                 : -ENOMEM;
+        mdc_layout_free(&l);
+    }
     if (rc == 0)
         return STATUS_OK;
     free(*sets);
@@ -182,7 +191,7 @@ uint32_t mdc_op_pool_create(struct mdc_decision *d, const struct mdc_pool_create
         return status;
     uint8_t media = slowest_media(chosen, count);
     bool slow = media == TABLE_MEDIA_HDD || media == TABLE_MEDIA_SAN;
-    struct record_pool rec = {.id = free_pool_id(s), .copies = 1, .media = media};
+    struct record_pool rec = {.id = free_pool_id(s), .copies = 1, .min_copies = 1, .media = media};
     rec.partitions = rq->partitions != 0 ? rq->partitions : placement_partitions_default(count);
     rec.stripe_bytes = rq->stripe_bytes != 0 ? rq->stripe_bytes : (uint32_t)(slow ? 4 * MIB : MIB);
     rec.first_partition = free_partitions(s, rec.partitions);
@@ -195,7 +204,7 @@ uint32_t mdc_op_pool_create(struct mdc_decision *d, const struct mdc_pool_create
             d, rq, STATUS_NO_SPACE,
             "there is no room for its partitions; ask for fewer, or raise max-partitions of the MDC");
     struct placement_set *sets;
-    status = place(d, rq, chosen, count, rec.partitions, &sets);
+    status = place(d, rq, chosen, count, &rec, &sets);
     if (status != STATUS_OK)
         return status;
     struct mdc_pool *pool = &s->pools[rec.id - 1];

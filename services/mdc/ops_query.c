@@ -39,6 +39,7 @@ void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc
     out->partitions = p->rec.partitions;
     out->stripe_bytes = p->rec.stripe_bytes;
     out->copies = p->rec.copies;
+    out->min_copies = p->rec.min_copies != 0 ? p->rec.min_copies : 1;
     for (uint32_t i = 0; i < s->limits.modules; i++) {
         const struct mdc_module *m = &s->modules[i];
         if (m->rec.id == 0 || m->rec.pool != p->rec.id)
@@ -151,8 +152,8 @@ static uint8_t module_state(const struct mdc_module *m)
     return m->registered && !m->down ? TABLE_MODULE_UP : TABLE_MODULE_DOWN;
 }
 
-static void module_describe(struct mdc_state *s, const struct mdc_module *m, uint64_t now_ns,
-                            struct mdc_module_info *out)
+void mdc_module_describe(struct mdc_state *s, const struct mdc_module *m, uint64_t now_ns,
+                         struct mdc_module_info *out)
 {
     memset(out, 0, sizeof(*out));
     out->id = m->rec.id;
@@ -178,6 +179,9 @@ static void module_describe(struct mdc_state *s, const struct mdc_module *m, uin
     out->read_bytes = m->read_bytes;
     out->write_bytes = m->write_bytes;
     out->errors = m->errors;
+    out->weight_bytes = mdc_module_weight(m);
+    out->weight_set = m->rec.weight_mib != 0;
+    out->draining = m->rec.draining != 0;
 }
 
 uint32_t mdc_op_module_list(struct mdc_decision *d, const struct mdc_list_request *rq,
@@ -196,7 +200,7 @@ uint32_t mdc_op_module_list(struct mdc_decision *d, const struct mdc_list_reques
             rep->next = rep->items[rep->count - 1].id;
             break;
         }
-        module_describe(s, m, d->now_ns, &rep->items[rep->count++]);
+        mdc_module_describe(s, m, d->now_ns, &rep->items[rep->count++]);
     }
     return STATUS_OK;
 }

@@ -446,9 +446,15 @@ void pw_quotas(struct pw *w)
         if (fraction(&w->m[w->order[i]]) != 0)
             left -= round_up_one(w, &w->m[w->order[i]]);
     }
-    /* Only fractions that were taken for none can be left. */
-    for (uint32_t i = 0; left > 0; i = (i + 1) % w->count)
+    /* Only fractions that were taken for none can be left, and there is room for all. */
+    for (uint32_t i = 0, before = left; left > 0; i++) {
+        if (i == w->count) {
+            MUST(left < before);
+            before = left;
+            i = 0;
+        }
         left -= round_up_one(w, &w->m[w->order[i]]);
+    }
 }
 
 /* ---- slots ---- */

@@ -55,7 +55,8 @@ static uint64_t publish_pool(struct mdc *m, uint32_t index)
         out.first_partition = p->first_partition;
         out.stripe_bytes = p->stripe_bytes;
         out.block_bytes = BLOCK_BYTES;
-        out.copies = out.min_copies = p->copies;
+        out.copies = p->copies;
+        out.min_copies = p->min_copies != 0 ? p->min_copies : 1;
         out.media = p->media;
         memcpy(out.name, p->name, sizeof(out.name));
     }
@@ -69,6 +70,8 @@ static uint64_t publish_module(struct mdc *m, uint32_t index)
     memcpy(out.addr, mod->rec.addr, sizeof(out.addr));
     out.kind = mod->rec.kind;
     out.media = mod->rec.media;
+    if (mod->rec.id == 0)
+        return table_publish(&m->table, TABLE_MODULE, index, &out);
     /* After a restart of the MDC a module counts as up until it has been silent for a whole round. */
     out.state = TABLE_MODULE_UP;
     if (mod->damaged)

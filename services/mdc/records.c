@@ -101,6 +101,8 @@ static const char *pool_wrong(const struct record_pool *p)
         return "a pool's number of partitions or stripe size is not a power of two in range";
     if (p->copies != 1)
         return "a pool with a number of copies that this version cannot keep";
+    if (p->min_copies > p->copies)
+        return "a pool that needs more copies than it has";
     return name_good(p->name) ? NULL : "a pool's name is not valid";
 }
 
@@ -111,6 +113,8 @@ static const char *module_wrong(const struct record_module *m)
     if ((m->kind != TABLE_MODULE_OSD && m->kind != TABLE_MODULE_SAN) || m->media < TABLE_MEDIA_SSD ||
         m->media > TABLE_MEDIA_SAN)
         return "a module's kind or medium is not known";
+    if (m->draining > 1)
+        return "whether a module is to be emptied is not known";
     if (!name_good(m->host) || !name_good(m->name) || !text_ends(m->rack, sizeof(m->rack)))
         return "a module's host or name is not valid";
     return NULL;

@@ -65,7 +65,8 @@ struct record_pool {
     uint32_t id; /* record index in the table + 1 */
     uint32_t partitions, first_partition, stripe_bytes;
     uint8_t copies, media;
-    uint8_t reserved[6];
+    uint8_t min_copies; /* 0 = 1 */
+    uint8_t reserved[5];
     char name[MDC_NAME_MAX];
     uint32_t reserved1;
     uint32_t crc;
@@ -77,12 +78,13 @@ struct record_module {
     struct uuid store;
     uint64_t start_counter, incarnation, capacity_bytes;
     uint8_t kind, media;
-    uint8_t reserved[6];
+    uint8_t draining; /* gets no partitions */
+    uint8_t reserved[5];
     uint8_t addr[MDC_ADDR_LEN];
     char host[MDC_NAME_MAX], rack[MDC_NAME_MAX], name[MDC_NAME_MAX];
     uint64_t confirmed_start,
         confirmed_incarnation; /* the latest accepted start that its medium is known to have noted */
-    uint32_t reserved1;
+    uint32_t weight_mib;       /* in the placement; 0 = its capacity */
     uint32_t crc;
 };
 struct record_partition {

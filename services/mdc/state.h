@@ -166,6 +166,11 @@ struct mdc_open *mdc_open_find(struct mdc_volume *v, const char *host, uint64_t 
 uint32_t mdc_partition_primary(const struct record_partition *p);
 /* Sets mdc_module.partitions of all modules of the pool; after each change of its partitions. */
 void mdc_pool_count_partitions(struct mdc_state *s, const struct mdc_pool *pool);
+/* What it counts as in the placement, in bytes. */
+static inline uint64_t mdc_module_weight(const struct mdc_module *m)
+{
+    return m->rec.weight_mib != 0 ? m->rec.weight_mib * MIB : m->capacity_bytes;
+}
 static inline bool mdc_module_serves(const struct mdc_module *m)
 {
     return m->registered && !m->down && !m->damaged;

@@ -160,6 +160,8 @@ static int put_table_record(struct mdc_state *s, const struct tx_change *c, stru
         record_key_pool(item->key, s->pools[c->index].rec.id);
         return put_record(item, RECORD_POOL, &s->pools[c->index].rec);
     case TABLE_MODULE:
+        if (s->modules[c->index].rec.id == 0)
+            return 1;
         record_key_module(item->key, s->modules[c->index].rec.id);
         return put_record(item, RECORD_MODULE, &s->modules[c->index].rec);
     case TABLE_PARTITION:

@@ -267,6 +267,13 @@ static void test_flags(void **state)
     assert_int_equal(s[0].members[2], 0);
     assert_int_equal(s[1].members[0], 2 | TABLE_MEMBER_IN_SYNC);
     assert_true(s[1].members[1] == 1 || s[1].members[1] == 3);
+    /* one copy too many: the one that is in sync stays */
+    const struct placement_set two = {{3, 2 | TABLE_MEMBER_IN_SYNC}};
+    t.rule.copies = 1;
+    t.partitions = 1;
+    assert_int_equal(assign(&t, &two, s).moves, 0);
+    assert_int_equal(s[0].members[0], 2 | TABLE_MEMBER_IN_SYNC);
+    assert_int_equal(s[0].members[1], 0);
 }
 
 static void test_refusals_and_extremes(void **state)

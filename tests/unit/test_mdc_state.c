@@ -327,6 +327,51 @@ static uint32_t random_pool(struct run *r)
     return status;
 }
 
+/* Adds, drains, reweighs, removes; what is refused changes nothing, pools with volumes keep their members. */
+static uint32_t random_place(struct run *r)
+{
+    struct desk *k = r->k;
+    uint32_t id = (uint32_t)rng_below(&k->rng, 9);
+    struct mdc_module_add_request add = {.module = id};
+    struct mdc_module_drain_request drain = {.module = id, .undo = rng_chance(&k->rng, 2, 3)};
+    struct mdc_module_reweight_request weigh = {.module = id, .weight_bytes = rng_below(&k->rng, 40) * GB};
+    struct mdc_module_request rm = {.module = id};
+    struct mdc_module_reply rep;
+    struct mdc_partition_show_request show = {.index = (uint32_t)rng_below(&k->rng, 128)};
+    struct mdc_partition_show_reply shown;
+    struct record_partition before[256];
+    memcpy(before, k->s->partitions, sizeof(before));
+    name_of(r, add.pool, "p", 3);
+    name_of(r, show.pool, "p", 3);
+    uint32_t status = 0;
+    switch (rng_below(&k->rng, 5)) {
+    case 0:
+        status = DECIDE(k, 0, module_add, &add, &rep);
+        break;
+    case 1:
+        status = DECIDE(k, 0, module_drain, &drain, &rep);
+        break;
+    case 2:
+        status = DECIDE(k, 0, module_reweight, &weigh, &rep);
+        break;
+    case 3:
+        status = DECIDE(k, 0, module_remove, &rm, &rep);
+        break;
+    default:
+        status = DECIDE(k, 0, partition_show, &show, &shown);
+        assert_true(status != STATUS_OK || (shown.member_count == 1 && shown.members[0].why[0] != 0));
+    }
+    for (uint32_t i = 0; i < limits.partitions; i++) {
+        const struct record_partition *p = &k->s->partitions[i];
+        const bool same = memcmp(p->members, before[i].members, sizeof(p->members)) == 0;
+        assert_true(same ? p->epoch == before[i].epoch : p->epoch > before[i].epoch);
+        for (uint32_t v = 0; v < k->s->volume_top && !same; v++)
+            assert_true(uuid_is_zero(&k->s->volumes[v].rec.id) ||
+                        k->s->volumes[v].rec.pool != k->s->partition_pool[i]);
+    }
+    return status;
+}
+
 static uint32_t random_volume(struct run *r)
 {
     struct desk *k = r->k;
@@ -443,7 +488,7 @@ static void test_random_runs(void **state)
         for (unsigned step = 0; step < 250; step++) {
             uint32_t status = STATUS_OK;
             r.k->now_ns += rng_below(&r.k->rng, 100) * NS_PER_MS;
-            switch (rng_below(&r.k->rng, 16)) {
+            switch (rng_below(&r.k->rng, 18)) {
             case 0:
             case 1:
                 status = random_module(&r);
@@ -468,6 +513,10 @@ static void test_random_runs(void **state)
                 break;
             case 12:
                 random_session_end(&r);
+                break;
+            case 16:
+            case 17:
+                status = random_place(&r);
                 break;
             default:
                 beat(r.k, 1 + (uint32_t)rng_below(&r.k->rng, 8), rng_below(&r.k->rng, 3) / 2);
