@@ -183,13 +183,15 @@ static int ethtool(int fd, const char *name, void *command)
 /* How many counters; 0 when it has none. */
 static uint32_t stats_count(int fd, const char *name)
 {
-    struct {
+    union { /* the counts lie behind the head */
         struct ethtool_sset_info head;
-        uint32_t count;
+        uint8_t bytes[sizeof(struct ethtool_sset_info) + sizeof(uint32_t)];
     } info = {.head = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ull << ETH_SS_STATS}};
+    uint32_t count;
     if (ethtool(fd, name, &info) != 0 || info.head.sset_mask == 0)
         return 0;
-    return info.count <= STRINGS_MAX ? info.count : 0;
+    memcpy(&count, info.bytes + sizeof(info.head), sizeof(count));
+    return count <= STRINGS_MAX ? count : 0;
 }
 
 /* Only what tells of pauses and losses: drivers have hundreds. */
