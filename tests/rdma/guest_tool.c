@@ -5,6 +5,7 @@
  *   guest_tool SECRET-FILE LOCAL counters ADDR        the service's counters, "name value"
  *   guest_tool SECRET-FILE LOCAL watch ADDR [MS]      a connection: up, down and why; pings it every MS when
  * given guest_tool SECRET-FILE LOCAL many ADDR COUNT      so many connections at once: until all are up
+ *   guest_tool SECRET-FILE LOCAL serve ADDR           takes connections: up, down and why; until killed
  *   guest_tool SECRET-FILE LOCAL table ADDR MS        a copy of the tables, refreshed every MS; a line a
  * second, until killed
  *
@@ -28,6 +29,9 @@ static struct env env = {.name = "guest_tool"};
 static struct fabric_addr addr;
 static unsigned ups, downs;
 static bool ended;
+static struct rpc_call ping_call;
+static bool ping_out;
+static unsigned pings;
 
 static uint64_t now_ms(clockid_t clock)
 {
@@ -49,11 +53,19 @@ static void on_up(void *service, struct rpc_peer *peer)
     ups++;
 }
 
+static void on_up_serving(void *service, struct rpc_peer *peer)
+{
+    on_up(service, peer);
+    say("up", "");
+}
+
 static void on_down(void *service, struct rpc_peer *peer, enum fabric_down reason)
 {
     (void)service;
     (void)peer;
     downs++;
+    if (ping_out)
+        say("WRONG", "a call has not ended before down");
     say("down", fabric_down_text(reason));
 }
 
@@ -103,13 +115,17 @@ static int counters(void)
     return 0;
 }
 
-static struct rpc_call ping_call;
-static bool ping_out;
 static void ping_done(struct rpc_call *call, const struct rpc_result *r)
 {
     (void)call;
-    (void)r;
+    if (!ping_out)
+        say("WRONG", "a call ended twice");
     ping_out = false;
+    pings++;
+    if (r->rc != 0)
+        say("call ended", strerror(-r->rc));
+    else if (pings == 1)
+        say("answered", "");
 }
 
 static int watch(uint64_t ping_ms)
@@ -136,6 +152,18 @@ static int many(unsigned count)
     run_until_up(count);
     printf("%u connections up in %lu ms\n", ups, (unsigned long)(now_ms(CLOCK_MONOTONIC) - begin));
     return ups == count ? 0 : 1;
+}
+
+static int serve(void)
+{
+    static const struct rpc_events serving = {.up = on_up_serving, .down = on_down};
+    const struct rpc_service s = {.events = &serving};
+    struct rpc_listener *l;
+    if (rpc_listen(&env, &addr, &s, ~0u, &l) != 0)
+        return 1;
+    say("serving", "");
+    for (;;)
+        loop_run_once(loop, UINT64_MAX);
 }
 
 static int table_watch(uint64_t refresh_ms)
@@ -180,6 +208,8 @@ static int run(int argc, char **argv)
         return watch(number);
     if (strcmp(what, "many") == 0)
         return many((unsigned)number);
+    if (strcmp(what, "serve") == 0)
+        return serve();
     if (strcmp(what, "table") == 0)
         return table_watch(number);
     return 2;
@@ -191,7 +221,8 @@ int main(int argc, char **argv)
     if (argc < 5 || fabric_addr_parse(argv[2], &config.local) != 0 ||
         fabric_addr_parse(argv[4], &addr) != 0 ||
         config_read_cluster_secret(argv[1], config.secret, sizeof(config.secret), &config.secret_len) != 0) {
-        fprintf(stderr, "usage: guest_tool SECRET-FILE LOCAL counters|watch|many|table ADDR [NUMBER]\n");
+        fprintf(stderr,
+                "usage: guest_tool SECRET-FILE LOCAL counters|watch|many|serve|table ADDR [NUMBER]\n");
         return 2;
     }
     if (strcmp(argv[3], "table") == 0)

@@ -6,6 +6,8 @@
 
 CISTERN_PLUGIN=${CISTERN_PLUGIN:-${CISTERN_BIN%/bin}/lib/nbdkit-cistern-plugin.so}
 
+CLUSTER_PATIENCE=${CLUSTER_PATIENCE:-30} # seconds for a service to start or to stop
+
 # A free loopback port, different at each call.
 cluster_free_port() {
     python3 - <<'PY'
@@ -64,7 +66,7 @@ cluster_is_ready() { # NAME
 cluster_start() {
     local name=$1
     cluster_launch "$name"
-    if ! wait_until 30 cluster_is_ready "$name" || ! cluster_running "$name"; then
+    if ! wait_until "$CLUSTER_PATIENCE" cluster_is_ready "$name" || ! cluster_running "$name"; then
         echo "$name did not become ready; the end of its log:" >&2
         tail -n 15 "$CLUSTER_DIR/$name.log" >&2
         return 1
@@ -89,7 +91,7 @@ cluster_kill9() { # NAME
 cluster_stop() { # NAME: orderly, then hard
     cluster_running "$1" || return 0
     cluster_signal "$1" TERM
-    wait_until 20 cluster_gone "$1" || cluster_kill9 "$1"
+    wait_until "$CLUSTER_PATIENCE" cluster_gone "$1" || cluster_kill9 "$1"
 }
 
 # ---- the array: a real iSCSI target daemon ----
@@ -196,7 +198,7 @@ cluster_nbd() {
         setsid nbdkit -f -U "$CLUSTER_DIR/$name.sock" "$CISTERN_PLUGIN" "volume=$volume" \
         "config=$CISTERN_CONFIG" "$@" >>"$CLUSTER_DIR/$name.log" 2>&1 </dev/null &
     echo $! >"$CLUSTER_DIR/$name.pid"
-    wait_until 20 test -S "$CLUSTER_DIR/$name.sock" || { tail -n 15 "$CLUSTER_DIR/$name.log" >&2; return 1; }
+    wait_until "$CLUSTER_PATIENCE" test -S "$CLUSTER_DIR/$name.sock" || { tail -n 15 "$CLUSTER_DIR/$name.log" >&2; return 1; }
 }
 
 cluster_nbd_uri() { # NAME
