@@ -1,4 +1,5 @@
 /* pool.c: a stack of free objects over one piece of memory. Free objects are poisoned in sanitized builds. */
+#include "common/arena.h"
 #include "common/pool.h"
 
 #include <stdlib.h>
@@ -13,9 +14,11 @@
 #include <sanitizer/asan_interface.h>
 #define POISON(p, n)   ASAN_POISON_MEMORY_REGION(p, n)
 #define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
+#define USE_ARENAS     false /* what is mapped is not searched for leaks */
 #else
 #define POISON(p, n)   ((void)(p), (void)(n))
 #define UNPOISON(p, n) ((void)(p), (void)(n))
+#define USE_ARENAS     true
 #endif
 
 #define MIN_ALIGN  16
@@ -26,6 +29,7 @@ struct pool {
     const char *name;
     uint8_t *base;
     size_t len;
+    bool mapped; /* an arena */
     size_t stride;
     size_t size;
     size_t total;
@@ -43,7 +47,9 @@ static int allocate(struct pool *p, size_t align)
 {
     /* Whole pages: a registration of one pool shares no page with another's. */
     p->len = round_up(p->stride * p->total, PAGE_BYTES);
-    p->base = aligned_alloc(align < PAGE_BYTES ? PAGE_BYTES : align, round_up(p->len, align));
+    p->mapped = USE_ARENAS && p->len >= ARENA_HUGE_BYTES && align <= PAGE_BYTES;
+    p->base = p->mapped ? arena_map(p->len, NULL)
+                        : aligned_alloc(align < PAGE_BYTES ? PAGE_BYTES : align, round_up(p->len, align));
     p->free_stack = calloc(p->total, sizeof p->free_stack[0]);
     p->out = calloc(p->total, sizeof p->out[0]);
     if (p->base == NULL || p->free_stack == NULL || p->out == NULL)
@@ -61,7 +67,10 @@ static void release(struct pool *p)
 {
     if (p->base != NULL)
         UNPOISON(p->base, p->len);
-    free(p->base);
+    if (p->mapped)
+        arena_unmap(p->base, p->len);
+    else
+        free(p->base);
     free(p->free_stack);
     free(p->out);
     free(p);

@@ -1,16 +1,15 @@
 /* Memory registered once with the fabric, given out by pages: cistern_alloc. */
 #include <stdlib.h>
-#include <sys/mman.h>
 
+#include "common/arena.h"
 #include "services/vbs/cistern_internal.h"
 
 enum { PAGES = CISTERN_ARENA_BYTES / UNIT_BYTES };
 
 int cistern_arena_create(struct cistern *c)
 {
-    void *base = mmap(NULL, CISTERN_ARENA_BYTES, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED)
+    void *base = arena_map(CISTERN_ARENA_BYTES, NULL);
+    if (base == NULL)
         return -ENOMEM;
     c->arena_map = calloc(PAGES / 64, sizeof *c->arena_map);
     int rc = c->arena_map == NULL
@@ -20,7 +19,7 @@ int cistern_arena_create(struct cistern *c)
     if (rc != 0) {
         free(c->arena_map);
         c->arena_map = NULL;
-        munmap(base, CISTERN_ARENA_BYTES);
+        arena_unmap(base, CISTERN_ARENA_BYTES);
         return rc;
     }
     c->arena = base;
@@ -33,7 +32,7 @@ void cistern_arena_destroy(struct cistern *c)
         return;
     fabric_mem_unregister(c->arena_mem);
     free(c->arena_map);
-    munmap(c->arena, CISTERN_ARENA_BYTES);
+    arena_unmap(c->arena, CISTERN_ARENA_BYTES);
     c->arena = NULL;
 }
 

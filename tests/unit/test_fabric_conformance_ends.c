@@ -522,6 +522,49 @@ static void silence(bool sim)
     pair_stop(&p);
 }
 
+/*
+ * A peer that takes nothing, while what it sent waits for a buffer here: it may hold what this end needs in
+ * order to go on, so it is let go of after a while. (That it is not heard is no sign: who does not read hears
+ * nobody.)
+ */
+static void takes_nothing(bool sim)
+{
+    struct pair p;
+    enum { LEN = 4000000, COUNT = 8 };
+    if (sim || net_verbs) /* nothing waits for a process there */
+        return;
+    pair_init(&p, sim);
+    p.n.config[0].probe_interval_ns = 50 * NS_PER_MS;
+    p.n.config[0].probe_timeout_ns = 500 * NS_PER_MS;
+    pair_listen(&p);
+    pair_connect(&p, FABRIC_DOMAIN_CLUSTER);
+    unsigned char *blob = pattern(LEN, 1);
+    struct op wait, *ops = ops_new(COUNT);
+    op_send(&wait, "wait", 4);
+    wait.sge[0] = (struct fabric_sge){.base = blob, .len = LEN};
+    wait.op.sge = wait.sge;
+    wait.op.sge_count = 1;
+    assert_int_equal(fabric_post(p.c.conn, &wait.op), 0);
+    NET_UNTIL_INT(&p.n, p.s.messages, 1); /* nobody fetches it */
+    net_pause(&p.n, 1, true);
+    for (int i = 0; i < COUNT; i++) {
+        op_send(&ops[i], "take", 4);
+        ops[i].sge[0] = (struct fabric_sge){.base = blob, .len = LEN};
+        ops[i].op.sge = ops[i].sge;
+        ops[i].op.sge_count = 1;
+        assert_int_equal(fabric_post(p.s.conn, &ops[i].op), 0);
+    }
+    NET_UNTIL_INT(&p.n, p.s.downs, 1);
+    assert_int_equal(p.s.reason, FABRIC_DOWN_TIMEOUT);
+    for (int i = 0; i < COUNT; i++)
+        assert_int_equal(ops[i].done, 1);
+    net_pause(&p.n, 1, false);
+    NET_UNTIL_INT(&p.n, p.c.downs, 1);
+    pair_stop(&p);
+    free(ops);
+    free(blob);
+}
+
 /* One READ of the first 8 bytes; false: the connection is down. */
 static bool read_once(struct pair *p, const struct fabric_mem *mem, uint64_t *into)
 {
@@ -604,6 +647,7 @@ static void tables_of_a_process_that_stands_still(bool sim)
     X(strangers)                                                                                             \
     X(at_rest)                                                                                               \
     X(silence)                                                                                               \
+    X(takes_nothing)                                                                                         \
     X(tables_of_a_process_that_stands_still)
 
 BOTH(DEFINE)
