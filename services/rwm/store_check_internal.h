@@ -51,7 +51,7 @@ struct check_journal {
     uint64_t window_offset, window_length;
     struct check_list batches; /* in order, all of the chain; those from applied on were cut off */
     size_t applied;
-    uint64_t mark, end_seq, end_pos, suspect_below;
+    uint64_t mark, end_seq, suspect_below; /* mark: all batches up to it were durable */
     bool readable;
 };
 
@@ -95,7 +95,7 @@ struct store_check {
     uint8_t *pages; /* enum check_page_state, one a page */
     uint32_t page_count, record_pages,
         entry_count; /* page_count: those that may hold something after replay */
-    uint64_t pages_behind, torn_pages;
+    uint64_t pages_behind, torn_pages, rotten_payloads;
     bool pages_lost, volumes_lost;
     struct check_node *nodes; /* entry_count */
     struct check_override *overrides;

@@ -192,8 +192,15 @@ static int walk_gap(struct store_check *c, struct walk *w)
             pos = f.head.pos;
         }
     }
-    if (mark < w->seq)
+    if (max_u64(mark, c->journal.mark) < w->seq)
         return 0;
+    if (!seq) {
+        check_found(c, STORE_FINDING_JOURNAL_END_LOST, -1, w->seq,
+                    "journal: batches %lu to %lu were durable and are gone: the writes in them are lost",
+                    (unsigned long)w->seq, (unsigned long)c->journal.mark);
+        c->journal.suspect_below = c->journal.mark + 1;
+        return 0;
+    }
     check_found(
         c, STORE_FINDING_JOURNAL_GAP, -1, w->seq,
         "journal: batches %lu to %lu were durable and can not be read any more: writes in them are lost",

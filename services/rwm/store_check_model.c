@@ -98,7 +98,7 @@ static int apply_set(struct store_check *c, const struct disk_set_entry *rec, co
     for (uint32_t left = rec->head.inlined; left; left &= left - 1) {
         unsigned u = (unsigned)__builtin_ctz(left);
         if (crc32c(payload, UNIT_BYTES) != rec->image.crc[u])
-            o->overlay_bad |= 1u << u;
+            o->overlay_bad |= 1u << u, c->rotten_payloads++;
         payload += UNIT_BYTES;
     }
     o->written = rec->image.written;
@@ -474,6 +474,7 @@ static int check_entries(struct store_check *c)
 /* Rot in payloads that are still in the journal is known without reading any data. */
 static void check_overlays(struct store_check *c)
 {
+    uint64_t live = 0;
     for (uint32_t i = 0; c->overrides && i <= c->override_mask; i++) {
         const struct check_override *o = &c->overrides[i];
         if (!o->used || !o->overlay_bad)
@@ -486,10 +487,15 @@ static void check_overlays(struct store_check *c)
                                   .units = o->overlay_bad,
                                   .has_key = true};
         char where[200];
+        live += (uint64_t)__builtin_popcount(o->overlay_bad);
         check_block_text(c, &f.key, f.units, where, sizeof where);
         snprintf(f.text, sizeof f.text, "%s: the data in the journal have a wrong checksum", where);
         check_find(c, &f);
     }
+    if (c->rotten_payloads > live)
+        check_found(c, STORE_FINDING_JOURNAL_ROT, -1, c->rotten_payloads - live,
+                    "journal: %lu times 4 KiB have rotted that later writes have replaced: watch the device",
+                    (unsigned long)(c->rotten_payloads - live));
 }
 
 int check_model(struct store_check *c)

@@ -53,8 +53,8 @@ static const struct {
      4,
      "This store can not be opened any more. Keep an image of the disk, replace the module, bring its volumes back from "
      "a backup."},
-    {{STORE_FINDING_DATA_ROLLED_BACK, STORE_FINDING_JOURNAL_ROLLED_BACK},
-     2,
+    {{STORE_FINDING_DATA_ROLLED_BACK, STORE_FINDING_JOURNAL_ROLLED_BACK, STORE_FINDING_SUPER_ROLLED_BACK},
+     3,
      "Find the device that was in use last, and put it back. The two must be of one moment."},
     {{STORE_FINDING_SUPER_COPY_STALE, STORE_FINDING_JSUPER_COPY_STALE, STORE_FINDING_PAGE_COPY_STALE},
      3,

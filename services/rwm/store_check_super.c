@@ -286,6 +286,44 @@ static int check_journal_super(struct store_check *c, struct copies *p)
     return compare(c, p);
 }
 
+#ifdef STORE_WITNESS_MAGIC
+/* How far the journal was durable, as a page beside the superblocks says; either of its copies may be missing
+ * or torn. */
+static int check_witness(struct store_check *c, struct device *d)
+{
+    static const uint64_t at[2] = {STORE_WITNESS_0, STORE_WITNESS_1};
+    const struct disk_super *sb = &c->super;
+    struct disk_witness best = {.seq = 0}, w;
+    for (unsigned i = 0; i < 2; i++) {
+        int rc = check_read(c, d, at[i], c->buf_a, STORE_PAGE_BYTES);
+        if (check_over(rc))
+            return rc;
+        memcpy(&w, c->buf_a, sizeof w);
+        if (rc == 0 && judge(c->buf_a, STORE_WITNESS_MAGIC) == COPY_GOOD && w.format == STORE_FORMAT &&
+            uuid_eq(&w.store, &sb->store) && w.seq > best.seq)
+            best = w;
+    }
+    if (best.seq == 0 || best.start_counter < sb->start_counter)
+        return 0;
+    if (best.start_counter > sb->start_counter || best.salt != sb->salt) {
+        check_found(
+            c, STORE_FINDING_SUPER_ROLLED_BACK, -1, best.start_counter,
+            "%s: the superblocks are of start %lu, another page is of start %lu: they were put back from a copy",
+            d->name, (unsigned long)sb->start_counter, (unsigned long)best.start_counter);
+        return 1;
+    }
+    c->journal.mark = max_u64(c->journal.mark, best.seq);
+    return 0;
+}
+#else
+static int check_witness(struct store_check *c, struct device *d)
+{
+    (void)c;
+    (void)d;
+    return 0;
+}
+#endif
+
 int check_supers(struct store_check *c)
 {
     struct copies data = {.magic = STORE_SUPER_MAGIC},
@@ -304,5 +342,10 @@ int check_supers(struct store_check *c)
                     "the store on %s has its journal on the same device", c->data->name);
         return 1;
     }
-    return has ? check_journal_super(c, &journal) : 0;
+    rc = check_witness(c, c->data);
+    if (rc == 0 && has)
+        rc = check_journal_super(c, &journal);
+    if (rc == 0 && has)
+        rc = check_witness(c, c->journal_device);
+    return rc;
 }

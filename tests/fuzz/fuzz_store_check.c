@@ -56,7 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         store_check_free(after);
     }
     store_check_free(c);
-    if (first.complete && first.worst <= STORE_LEVEL_WARNING) {
+    if (first.complete && first.worst <= STORE_LEVEL_NOTE) {
         done = false;
         store_open(&env, dev, NULL, NULL, on_opened, NULL);
         run(dev);
