@@ -210,6 +210,14 @@ void sim_loop_set_drift(struct loop *loop, int drift_ppm)
     sim_wake(loop); /* timers are due at another true time now */
 }
 
+void sim_loop_jump(struct loop *loop, uint64_t ns)
+{
+    struct loop_sim *s = sim_of(loop);
+    s->clock.base_local_ns = local_of(&s->clock, s->world->now_ns) + ns;
+    s->clock.base_world_ns = s->world->now_ns;
+    sim_wake(loop);
+}
+
 /* ---- pause and kill ---- */
 
 void sim_loop_pause(struct loop *loop)

@@ -108,5 +108,7 @@ void sim_loop_get_clock(const struct loop *loop, struct sim_clock *out);
 void sim_loop_set_clock(struct loop *loop, const struct sim_clock *clock);
 /* From now on; the clock does not jump. */
 void sim_loop_set_drift(struct loop *loop, int drift_ppm);
+/* The clock is ahead by so much at once: what a machine that was suspended, or moved, sees. */
+void sim_loop_jump(struct loop *loop, uint64_t ns);
 
 #endif

@@ -49,6 +49,12 @@ void sim_net_host_down(struct sim_net *net, uint32_t host);
 void sim_net_host_up(struct sim_net *net, uint32_t host);
 /* Breaks all connections of a host (0: of all hosts); outcomes of what was under way are unknown. */
 void sim_net_break(struct sim_net *net, uint32_t host);
+/* The host's ends of all its connections are lost now, and its processes are told; nobody else is: the other
+ * ends find out by a probe that is not answered. What is under way to them still arrives. */
+void sim_net_lose(struct sim_net *net, uint32_t host);
+/* What the connections of this moment carry from host from to host to arrives no earlier than until_ns (of
+ * true time); the way of connections made later is free. A stuck queue of one path of several. */
+void sim_net_delay(struct sim_net *net, uint32_t from, uint32_t to, uint64_t until_ns);
 
 /* The endpoint of a process on a host; its loop is one of the same world's (loop_create_sim). host >= 1. */
 int fabric_create_sim(struct env *env, struct sim_net *net, uint32_t host, const struct fabric_config *config,

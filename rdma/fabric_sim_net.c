@@ -726,3 +726,27 @@ void sim_net_break(struct sim_net *net, uint32_t host)
             link_break(l);
     }
 }
+
+void sim_net_lose(struct sim_net *net, uint32_t host)
+{
+    list_for_each_safe(n, &net->links)
+    {
+        struct sim_link *l = list_entry(n, struct sim_link, link);
+        l->refs++;
+        for (int e = 0; e < 2; e++)
+            if (l->end[e].host == host)
+                end_lost(&l->end[e], FABRIC_DOWN_TIMEOUT);
+        sim_link_put(l);
+    }
+}
+
+void sim_net_delay(struct sim_net *net, uint32_t from, uint32_t to, uint64_t until_ns)
+{
+    list_for_each(n, &net->links)
+    {
+        struct sim_link *l = list_entry(n, struct sim_link, link);
+        for (int e = 0; e < 2; e++)
+            if (l->end[e].host == from && l->end[1 - e].host == to)
+                l->last_ns[e] = max_u64(l->last_ns[e], until_ns);
+    }
+}

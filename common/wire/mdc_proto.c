@@ -30,7 +30,8 @@ TYPE(empty, WIRE_END);
 TYPE(error, R(error, "text", STR, text), WIRE_END);
 TYPE(table_hint, R(table_hint, "term", U64, term), R(table_hint, "ver", U64, version), WIRE_END);
 TYPE(session_request, R(session_request, "role", U8, role), R(session_request, "host", STR, host),
-     F(session_request, "name", STR, name), R(session_request, "inst", U64, instance), WIRE_END);
+     F(session_request, "name", STR, name), R(session_request, "inst", U64, instance),
+     F(session_request, "term", U64, term), WIRE_END);
 TYPE(session_reply, R(session_reply, "cluster", BIN, cluster), R(session_reply, "term", U64, term),
      R(session_reply, "ver", U64, version), R(session_reply, "taddr", U64, table_addr),
      R(session_reply, "tkey", U32, table_key), R(session_reply, "tlen", U64, table_len),
@@ -54,6 +55,10 @@ TYPE(module_register_request, R(module_register_request, "store", BIN, store),
 TYPE(module_register_reply, R(module_register_reply, "mod", U32, module),
      F(module_register_reply, "pool", U32, pool), R(module_register_reply, "term", U64, term),
      R(module_register_reply, "ver", U64, version), WIRE_END);
+static const struct wire_field mdc_ahead_fields[] = {R(ahead, "vol", BIN, volume),
+                                                     R(ahead, "gen", U64, generation), WIRE_END};
+static const struct wire_type mdc_ahead_item = {
+    .name = "mdc_ahead", .size = sizeof(struct mdc_ahead), .fields = mdc_ahead_fields};
 TYPE(module_heartbeat_request, R(module_heartbeat_request, "mod", U32, module),
      R(module_heartbeat_request, "inc", U64, incarnation),
      R(module_heartbeat_request, "aterm", U64, applied_term),
@@ -64,7 +69,11 @@ TYPE(module_heartbeat_request, R(module_heartbeat_request, "mod", U32, module),
      F(module_heartbeat_request, "dmg", BOOL, damaged), F(module_heartbeat_request, "r", U64, reads),
      F(module_heartbeat_request, "w", U64, writes), F(module_heartbeat_request, "rb", U64, read_bytes),
      F(module_heartbeat_request, "wb", U64, write_bytes), F(module_heartbeat_request, "err", U64, errors),
-     WIRE_END);
+     F(module_heartbeat_request, "epoch", U64, highest_epoch),
+     F(module_heartbeat_request, "layer", U64, highest_layer),
+     F(module_heartbeat_request, "gen", U64, highest_generation),
+     F(module_heartbeat_request, "turn", U64, highest_turn),
+     WIRE_A(struct mdc_module_heartbeat_request, "ahead", ahead, ahead_count, &mdc_ahead_item), WIRE_END);
 TYPE(module_heartbeat_reply, R(module_heartbeat_reply, "term", U64, term),
      R(module_heartbeat_reply, "ver", U64, version), F(module_heartbeat_reply, "again", BOOL, register_again),
      WIRE_END);
@@ -111,13 +120,13 @@ TYPE(volume_open_request, R(volume_open_request, "vol", STR, volume), F(volume_o
      R(volume_open_request, "host", STR, host), R(volume_open_request, "inst", U64, instance),
      F(volume_open_request, "ro", BOOL, read_only), F(volume_open_request, "shared", BOOL, shared),
      F(volume_open_request, "take", BOOL, take_over), F(volume_open_request, "again", BOOL, again),
-     F(volume_open_request, "held", U64, held), WIRE_END);
+     F(volume_open_request, "held", U64, held), F(volume_open_request, "ser", U64, serial), WIRE_END);
 TYPE(volume_open_reply,
      WIRE_M(struct mdc_volume_open_reply, "vol", volume, &mdc_volume_list_reply_item, true),
      R(volume_open_reply, "pool", U32, pool), R(volume_open_reply, "turn", U64, turn),
      R(volume_open_reply, "term", U64, term), R(volume_open_reply, "ver", U64, version), WIRE_END);
 TYPE(volume_close_request, R(volume_close_request, "id", BIN, id), R(volume_close_request, "host", STR, host),
-     R(volume_close_request, "inst", U64, instance), WIRE_END);
+     R(volume_close_request, "inst", U64, instance), F(volume_close_request, "ser", U64, serial), WIRE_END);
 TYPE(turn_draw_request, R(turn_draw_request, "id", BIN, id), R(turn_draw_request, "host", STR, host),
      R(turn_draw_request, "inst", U64, instance), WIRE_END);
 TYPE(turn_draw_reply, R(turn_draw_reply, "turn", U64, turn), WIRE_END);

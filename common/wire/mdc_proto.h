@@ -37,6 +37,7 @@ struct mdc_session_request {
     char host[MDC_NAME_MAX];
     char name[MDC_NAME_MAX]; /* of the service: "osd1" */
     uint64_t instance;       /* of the process */
+    uint64_t term;           /* of the latest table that it has; 0 = none: a restored MDC goes above */
 };
 struct mdc_session_reply {
     struct uuid cluster;
@@ -78,6 +79,13 @@ struct mdc_module_register_reply {
     uint32_t pool;          /* 0 = in no pool yet */
     uint64_t term, version; /* of a table in which this incarnation and its partitions' new epochs stand */
 };
+/* A volume of which a module has accepted a later record than the table has: the MDC's store is an old copy.
+ */
+struct mdc_ahead {
+    struct uuid volume;
+    uint64_t generation; /* accepted by the module */
+};
+#define MDC_AHEAD_MAX 16
 struct mdc_module_heartbeat_request {
     uint32_t module;
     uint64_t incarnation;
@@ -85,7 +93,10 @@ struct mdc_module_heartbeat_request {
         applied_version; /* all volume and partition records up to it are durable and in force here */
     uint64_t capacity_bytes, used_bytes, removing_blocks;
     bool damaged;
-    uint64_t reads, writes, read_bytes, write_bytes, errors; /* since start */
+    uint64_t reads, writes, read_bytes, write_bytes, errors;                 /* since start */
+    uint64_t highest_epoch, highest_layer, highest_generation, highest_turn; /* as at registration */
+    struct mdc_ahead ahead[MDC_AHEAD_MAX]; /* some of those; nothing is confirmed while there are any */
+    uint32_t ahead_count;
 };
 struct mdc_module_heartbeat_reply {
     uint64_t term, version;
@@ -173,6 +184,9 @@ struct mdc_volume_open_request {
                  */
     uint64_t held; /* goes on with an open that has this generation of the volume: refused when the host was
                       detached since; 0 = a new open */
+    /* Grows with the opens that the instance makes. One that comes late, through a gateway that the instance
+     * has left, is refused while a later one is there (STALE_TURN). 0 = not told */
+    uint64_t serial;
 };
 struct mdc_volume_open_reply {
     struct mdc_volume_info volume;
@@ -184,6 +198,7 @@ struct mdc_volume_close_request {
     struct uuid id;
     char host[MDC_NAME_MAX];
     uint64_t instance;
+    uint64_t serial; /* of the open that it ends: a later one stays */
 };
 struct mdc_turn_draw_request {
     struct uuid id;

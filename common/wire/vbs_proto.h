@@ -26,6 +26,7 @@ struct vbs_open_request {
      * been detached since it had this generation. held 0 = a new open. */
     struct uuid id;
     uint64_t held;
+    uint64_t serial; /* grows with each OPEN of the instance, at whichever gateway; 0 = not told */
 };
 struct vbs_open_reply {
     uint32_t handle;

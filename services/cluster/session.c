@@ -118,7 +118,9 @@ static void on_up(void *service, struct rpc_peer *peer)
 {
     struct cluster *c = of(service);
     struct session *s = &c->session;
-    struct mdc_session_request request = {.role = c->config.role, .instance = c->config.instance};
+    const struct table_header *h = cluster_head(c);
+    struct mdc_session_request request = {
+        .role = c->config.role, .instance = c->config.instance, .term = h != NULL ? h->term : 0};
     uint8_t body[512];
     size_t len;
     _Static_assert(sizeof(request.host) == sizeof(c->config.host) &&

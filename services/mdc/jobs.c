@@ -208,7 +208,7 @@ static void finish_batch(struct mdc *m)
         mdc_job_reply(m, job);
     }
     mdc_check_waiting(m);
-    if (!list_empty(&m->queue))
+    if (!list_empty(&m->queue) || m->state->raise_term != 0)
         mdc_kick(m);
 }
 

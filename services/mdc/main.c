@@ -17,6 +17,7 @@ struct options {
     char *listen, *data_dir, *secret_file, *cluster;
     uint64_t heartbeat_ns, confirm_timeout_ns, meta_bytes;
     uint64_t max_pools, max_modules, max_partitions, max_volumes, max_attachments;
+    bool trust_store;
 };
 /* clang-format off */
 #define AT(field) offsetof(struct options, field)
@@ -33,6 +34,7 @@ static const struct config_option option_table[] = {
     {"max-partitions", CONFIG_UINT, AT(max_partitions), "32768", 64, 1048576, false, "N", "most partitions of all pools"},
     {"max-volumes", CONFIG_UINT, AT(max_volumes), "8192", 1, 1048576, false, "N", "most volumes"},
     {"max-attachments", CONFIG_UINT, AT(max_attachments), "65536", 1, 1048576, false, "N", "most attachments"},
+    {"trust-store", CONFIG_BOOL, AT(trust_store), NULL, 0, 0, false, NULL, "wait for no module that might know more than this store: only when the store is the latest, or a module that knows more is gone for good"},
     SERVICE_OPTIONS(struct options, service),
     {.name = NULL},
 };
@@ -131,6 +133,7 @@ static int make_mdc(struct process *p, const struct options *o, const struct uui
         .attachments = (uint32_t)o->max_attachments,
         .heartbeat_ms = (uint32_t)(o->heartbeat_ns / NS_PER_MS),
         .confirm_timeout_ns = o->confirm_timeout_ns,
+        .trust_store = o->trust_store,
         .meta = p->meta,
         .failed = store_failed,
         .user = p,

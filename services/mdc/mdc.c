@@ -74,7 +74,7 @@ static void begin_term(struct mdc *m)
     uint64_t now_ns = loop_now_ns(m->env->loop);
     s->counters.term = mdc_term_above(s->counters.term, (uint16_t)rng_u64(m->env->rng));
     s->turn_next = s->counters.turn_limit;
-    s->counters.turn_limit += TURN_BATCH;
+    mdc_numbers_lift(s);
     mdc_tx_counters(&m->tx);
     s->started_ns = now_ns;
     m->last_tick_ns = now_ns;
@@ -92,6 +92,7 @@ static int build(struct mdc *m)
     if (rc != 0)
         return rc;
     m->state->heartbeat_ms = m->config.heartbeat_ms;
+    m->state->trusted = m->config.trust_store;
     rc = load(m);
     if (rc != 0)
         return rc;

@@ -32,7 +32,10 @@ struct mdc_config {
     uint32_t attachments;        /* most attachments; 0 = 65536 */
     uint32_t heartbeat_ms;       /* asked of modules and gateways; 0 = 1000; silent for 5 of them = DOWN */
     uint64_t confirm_timeout_ns; /* how long a detach waits for the modules' confirmation; 0 = 8 s */
-    struct meta_store *meta;     /* the mdc's from a successful mdc_create on: it closes it */
+    /* The operator says that nobody knows more than the store: after a start no module is waited for that
+     * might. */
+    bool trust_store;
+    struct meta_store *meta;            /* the mdc's from a successful mdc_create on: it closes it */
     void (*failed)(void *user, int rc); /* once, when the store failed; may be NULL */
     void *user;
 };

@@ -45,6 +45,26 @@ void mdc_op_advance(struct mdc_decision *d);
 bool mdc_op_watch(struct mdc_state *s, uint64_t now_ns, bool late);
 /* (term, version) that somebody has seen published; notes it when it is above what this process published. */
 bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version);
+
+/* ---- a store that was put back from an old copy: ops_restore.c ---- */
+/* Somebody has seen these numbers. Where the store knows only lower ones it is an old copy: what is given out
+ * from now on is above. True: a generation, so which volumes' is still to be told. */
+bool mdc_held_take(struct mdc_decision *d, const struct mdc_held *held);
+/* Somebody has accepted this generation of the volume, or a later record in it: it rises above, and opens of
+ * before have ended. */
+void mdc_ahead_take(struct mdc_decision *d, const struct mdc_ahead *ahead);
+/*
+ * A module of the pool that may know more than the store and has not told: while there is one, nothing is
+ * given out, ended or gone on with that this store might be wrong about. Waited for are all modules with
+ * partitions, for one round of heartbeats after a start; without end once the store is known to be old. NULL:
+ * none, or the operator says that there is none.
+ */
+const struct mdc_module *mdc_unheard(const struct mdc_decision *d, uint32_t pool);
+/* AGAIN, with the reason, for that. */
+uint32_t mdc_refuse_unheard(struct mdc_decision *d, const char *what, const char *name,
+                            const struct mdc_module *m);
+/* Takes up what heartbeats told; all modules heard: nobody is waited for any more. For mdc_op_advance. */
+void mdc_restore_advance(struct mdc_decision *d);
 /* Fills the description of a volume, a pool. */
 void mdc_volume_describe(struct mdc_state *s, const struct mdc_volume *v, struct mdc_volume_info *out);
 void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc_pool_info *out);

@@ -67,8 +67,9 @@ static uint32_t find_opened(struct mdc_decision *d, const struct mdc_volume_open
                             struct mdc_volume **out)
 {
     struct mdc_volume *v = NULL;
-    if (!mdc_name_valid(rq->host) || rq->instance == 0)
-        return refuse_open(d, rq, STATUS_INVALID, "the host's name or the instance is not valid");
+    if (!mdc_name_valid(rq->host) || rq->instance == 0 || rq->held >= NUMBER_MAX / 2)
+        return refuse_open(d, rq, STATUS_INVALID,
+                           "the host's name, the instance or the generation is not valid");
     if (uuid_is_zero(&rq->id)) {
         v = mdc_volume_by_name(d->state, rq->volume);
         if (v == NULL)
@@ -92,7 +93,8 @@ static uint32_t judge_hosts(struct mdc_decision *d, const struct mdc_volume_open
         return refuse_open(d, rq, STATUS_AGAIN,
                            "the metadata controller has just started; try again in a moment");
     /* Attached anew since, by another process of the host perhaps: what was detached stays ended. */
-    bool ended = own == NULL ? !d->state->restored : rq->held != 0 && own->rec.since > rq->held;
+    bool ended = own == NULL ? !d->state->restored || rq->held < v->floor
+                             : rq->held != 0 && record_since(&own->rec) > rq->held;
     if (continues(rq) && ended)
         return refuse_open(d, rq, STATUS_DENIED,
                            "it was detached from this host; open it anew if that is meant");
@@ -146,10 +148,8 @@ static uint32_t attach_for_open(struct mdc_decision *d, const struct mdc_volume_
                                 struct mdc_volume *v)
 {
     struct mdc_attachment *own = mdc_attachment_find(v, rq->host);
-    struct record_attachment rec = {.volume = v->rec.id,
-                                    .read_only = rq->read_only,
-                                    .shared = rq->shared,
-                                    .since = (uint32_t)v->rec.generation};
+    struct record_attachment rec = {.volume = v->rec.id, .read_only = rq->read_only, .shared = rq->shared};
+    record_set_since(&rec, v->rec.generation);
     if (own != NULL)
         rec = own->rec;
     else
@@ -176,12 +176,15 @@ static uint32_t note_open(struct mdc_decision *d, const struct mdc_volume_open_r
                           struct mdc_volume *v)
 {
     struct mdc_open *old = mdc_open_find(v, rq->host, rq->instance);
+    if (old != NULL && old->session != d->session && rq->serial != 0 && rq->serial < old->serial)
+        return refuse_open(d, rq, STATUS_STALE_TURN, "the same process has opened it again since, elsewhere");
     if (old == NULL && v->open_count >= OPENS_MAX)
         return refuse_open(d, rq, STATUS_NO_SPACE,
                            "it is open too many times; close it where it is needed no more");
     struct mdc_open *o = mdc_open_add(d->state, v, d->session, rq->host, rq->instance);
     if (o == NULL)
         return refuse_open(d, rq, STATUS_NO_MEMORY, "out of memory");
+    o->serial = max_u64(rq->serial, old != NULL ? old->serial : 0);
     if (old != NULL)
         mdc_open_remove(d->state, old);
     o->read_only = rq->read_only;
@@ -194,6 +197,9 @@ uint32_t mdc_op_volume_open(struct mdc_decision *d, const struct mdc_volume_open
 {
     struct mdc_volume *v = NULL;
     uint32_t status = find_opened(d, rq, &v);
+    const struct mdc_module *unheard = status == STATUS_OK ? mdc_unheard(d, v->rec.pool) : NULL;
+    if (unheard != NULL)
+        return mdc_refuse_unheard(d, "open", v->rec.name, unheard);
     if (status == STATUS_OK)
         status = judge_hosts(d, rq, v);
     if (status == STATUS_OK)
@@ -204,6 +210,8 @@ uint32_t mdc_op_volume_open(struct mdc_decision *d, const struct mdc_volume_open
         return status;
     if (rq->take_over)
         end_others(d, rq, v);
+    if (rq->held > v->rec.generation) /* it was told by a controller whose store is lost */
+        mdc_ahead_take(d, &(struct mdc_ahead){.volume = v->rec.id, .generation = rq->held});
     status = attach_for_open(d, rq, v);
     if (status != STATUS_OK)
         return status;
@@ -227,7 +235,7 @@ uint32_t mdc_op_volume_close(struct mdc_decision *d, const struct mdc_volume_clo
         return STATUS_OK;
     struct mdc_open *o = mdc_open_find(v, rq->host, rq->instance);
     /* The instance has come back through another gateway: the close of the one that it left ends nothing. */
-    if (o != NULL && o->session == d->session)
+    if (o != NULL && o->session == d->session && (rq->serial == 0 || rq->serial >= o->serial))
         mdc_open_remove(s, o);
     return STATUS_OK;
 }
@@ -254,6 +262,9 @@ uint32_t mdc_op_turn_draw(struct mdc_decision *d, const struct mdc_turn_draw_req
         return mdc_refuse(d, STATUS_READ_ONLY,
                           "cannot give host \"%s\" a write turn: volume \"%s\" is attached to it read-only",
                           rq->host, v->rec.name);
+    const struct mdc_module *unheard = mdc_unheard(d, v->rec.pool);
+    if (unheard != NULL)
+        return mdc_refuse_unheard(d, "draw a write turn of", v->rec.name, unheard);
     const struct mdc_open *o = mdc_open_find(v, rq->host, rq->instance);
     bool shared = a->rec.shared || (o != NULL && o->shared);
     if (!shared && a->rec.holder != rq->instance)
@@ -279,11 +290,9 @@ static uint32_t attach_new(struct mdc_decision *d, const struct mdc_attach_reque
         return refuse_attach(
             d, "attach", rq, STATUS_NO_SPACE,
             "the limit of attachments is reached; detach it from hosts that need it no more");
-    struct record_attachment rec = {.volume = v->rec.id,
-                                    .read_only = rq->read_only,
-                                    .shared = rq->shared,
-                                    .by_request = true,
-                                    .since = (uint32_t)v->rec.generation};
+    struct record_attachment rec = {
+        .volume = v->rec.id, .read_only = rq->read_only, .shared = rq->shared, .by_request = true};
+    record_set_since(&rec, v->rec.generation);
     memcpy(rec.host, rq->host, sizeof(rec.host));
     if (mdc_attachment_add(d->state, d->tx, v, &rec) == NULL)
         return refuse_attach(d, "attach", rq, STATUS_NO_MEMORY, "out of memory");
@@ -333,6 +342,9 @@ uint32_t mdc_op_detach(struct mdc_decision *d, const struct mdc_attach_request *
     struct mdc_volume *v = mdc_volume_by_name(s, rq->volume);
     if (v == NULL)
         return refuse_attach(d, "detach", rq, STATUS_NOT_FOUND, "there is no volume of that name");
+    const struct mdc_module *unheard = mdc_unheard(d, v->rec.pool);
+    if (unheard != NULL)
+        return mdc_refuse_unheard(d, "detach a host from", v->rec.name, unheard);
     struct mdc_attachment *a = mdc_attachment_find(v, rq->host);
     if (a == NULL && mdc_volume_fenced(s, v, NULL))
         return refuse_attach(d, "detach", rq, STATUS_NOT_FOUND, "it is not attached to that host");
@@ -345,6 +357,7 @@ uint32_t mdc_op_detach(struct mdc_decision *d, const struct mdc_attach_request *
         }
         mdc_attachment_remove(s, d->tx, a);
         mdc_volume_raise_generation(s, d->tx, v);
+        v->floor = v->rec.generation;
     }
     d->await = v;
     return STATUS_OK;

@@ -27,8 +27,20 @@ static uint32_t refuse_module(struct mdc_decision *d, const struct mdc_module_re
                       store, why);
 }
 
+static bool held_valid(const struct mdc_held *h)
+{
+    return h->epoch < NUMBER_MAX / 2 && h->layer < NUMBER_MAX / 2 && h->generation < NUMBER_MAX / 2 &&
+           h->turn < BLOCK_TURN_MAX;
+}
+
+static struct mdc_held register_held(const struct mdc_module_register_request *rq)
+{
+    return (struct mdc_held){rq->highest_epoch, rq->highest_layer, rq->highest_generation, rq->highest_turn};
+}
+
 static const char *register_invalid(const struct mdc_module_register_request *rq)
 {
+    struct mdc_held held = register_held(rq);
     if (uuid_is_zero(&rq->store) || rq->incarnation == 0 || rq->start_counter == 0)
         return "its store id, incarnation and start counter must not be zero";
     if (!mdc_name_valid(rq->host) || !mdc_name_valid(rq->name) ||
@@ -37,8 +49,7 @@ static const char *register_invalid(const struct mdc_module_register_request *rq
     if ((rq->kind != TABLE_MODULE_OSD && rq->kind != TABLE_MODULE_SAN) || rq->media < TABLE_MEDIA_SSD ||
         rq->media > TABLE_MEDIA_SAN)
         return "its kind or medium is not known here";
-    if (rq->highest_epoch >= NUMBER_MAX / 2 || rq->highest_layer >= NUMBER_MAX / 2 ||
-        rq->highest_generation >= NUMBER_MAX / 2 || rq->highest_turn >= BLOCK_TURN_MAX)
+    if (!held_valid(&held))
         return "an epoch, layer, generation or turn that it reports is out of range";
     return NULL;
 }
@@ -140,37 +151,28 @@ static struct mdc_module *new_module(struct mdc_decision *d, uint32_t wanted)
     return m;
 }
 
-/* Counters go above what the module has seen: they are below it only when the store was put back from an old
- * copy. */
-static void raise_counters(struct mdc_decision *d, const struct mdc_module_register_request *rq)
+static bool is_member(const struct record_partition *p, const struct mdc_module *m)
 {
-    struct mdc_state *s = d->state;
-    struct record_counters *c = &s->counters;
-    bool restored = rq->highest_layer >= c->next_layer || rq->highest_turn >= c->turn_limit ||
-                    rq->highest_epoch > c->highest_epoch;
-    if (rq->highest_layer >= c->next_layer)
-        c->next_layer = rq->highest_layer + 1;
-    s->turn_next = max_u64(s->turn_next, rq->highest_turn + 1);
-    if (rq->highest_turn >= c->turn_limit)
-        c->turn_limit = s->turn_next + TURN_BATCH;
-    c->highest_epoch = max_u64(c->highest_epoch, rq->highest_epoch);
-    if (rq->highest_generation > c->highest_generation) {
-        /* Somebody raised a generation that this store does not know: which volume's is not said, so all
-         * rise. */
-        restored = true;
-        c->highest_generation = rq->highest_generation;
-        for (uint32_t i = 0; i < s->volume_top; i++) {
-            struct mdc_volume *v = &s->volumes[i];
-            if (uuid_is_zero(&v->rec.id))
-                continue;
-            v->rec.generation = max_u64(v->rec.generation, rq->highest_generation);
-            mdc_volume_raise_generation(s, d->tx, v);
-        }
+    bool member = false;
+    for (unsigned k = 0; k < TABLE_MEMBERS_MAX; k++)
+        member |= TABLE_MEMBER_ID(p->members[k]) == m->rec.id;
+    return member;
+}
+
+/* The module has accepted an epoch that the store does not know: it would refuse those of the table. */
+static bool epochs_behind(struct mdc_state *s, const struct mdc_module *m, uint64_t accepted)
+{
+    const struct mdc_pool *pool = mdc_pool_by_id(s, m->rec.pool);
+    bool any = false;
+    for (uint32_t i = 0; pool != NULL && i < pool->rec.partitions; i++) {
+        const struct record_partition *p = &s->partitions[pool->rec.first_partition + i];
+        if (!is_member(p, m))
+            continue;
+        if (p->epoch >= accepted)
+            return false;
+        any = true;
     }
-    if (restored) {
-        s->restored = true;
-        mdc_tx_counters(d->tx);
-    }
+    return any;
 }
 
 /* A new incarnation serves nothing under an old epoch: each partition it is a member of gets a new one. */
@@ -183,10 +185,7 @@ static void raise_epochs(struct mdc_decision *d, struct mdc_module *m, uint64_t 
     for (uint32_t i = 0; i < pool->rec.partitions; i++) {
         uint32_t index = pool->rec.first_partition + i;
         struct record_partition *p = &s->partitions[index];
-        bool member = false;
-        for (unsigned k = 0; k < TABLE_MEMBERS_MAX; k++)
-            member |= TABLE_MEMBER_ID(p->members[k]) == m->rec.id;
-        if (!member)
+        if (!is_member(p, m))
             continue;
         p->epoch = max_u64(p->epoch, above) + 1;
         s->counters.highest_epoch = max_u64(s->counters.highest_epoch, p->epoch);
@@ -230,11 +229,13 @@ uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_
         return refuse_module(d, rq, STATUS_NO_SPACE,
                              "the configured limit of modules is reached; raise max-modules of the MDC");
     bool fresh = m->rec.incarnation != rq->incarnation;
-    raise_counters(d, rq);
+    struct mdc_held held = register_held(rq);
+    m->knows_more |= mdc_held_take(d, &held);
     if (take_description(m, rq))
         mdc_tx_record(d->tx, TABLE_MODULE, m->rec.id - 1);
-    if (fresh) {
+    if (fresh || epochs_behind(d->state, m, rq->highest_epoch))
         raise_epochs(d, m, rq->highest_epoch);
+    if (fresh) {
         m->applied_term = m->applied_version = 0;
         m->removing_blocks = 0;
     }
@@ -281,13 +282,18 @@ uint32_t mdc_op_module_heartbeat(struct mdc_decision *d, const struct mdc_module
     m->down = false;
     m->damaged = rq->damaged;
     m->capacity_bytes = rq->capacity_bytes;
+    struct mdc_held held = {rq->highest_epoch, rq->highest_layer, rq->highest_generation, rq->highest_turn};
+    if (held_valid(&held))
+        m->held = held;
+    m->ahead_count = rq->ahead_count;
+    memcpy(m->ahead, rq->ahead, sizeof(m->ahead));
     mdc_op_seen(s, rq->applied_term, rq->applied_version);
     return STATUS_OK;
 }
 
 bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version)
 {
-    if (term >= NUMBER_MAX / 2 || term < s->term || (term == s->term && version <= s->version))
+    if (term >= TERM_COUNT_MAX << 16 || term < s->term || (term == s->term && version <= s->version))
         return false;
     s->raise_term = max_u64(s->raise_term, term);
     return true;
@@ -352,9 +358,12 @@ void mdc_op_advance(struct mdc_decision *d)
     if (s->raise_term >= s->counters.term) {
         s->counters.term = mdc_term_above(s->raise_term, (uint16_t)(d->fresh.b[0] | d->fresh.b[1] << 8));
         s->restored = true;
+        s->counters.flags |= RECORD_COUNTERS_UNHEARD;
+        mdc_numbers_lift(s);
         mdc_tx_counters(d->tx);
     }
     s->raise_term = 0;
+    mdc_restore_advance(d);
     for (uint32_t i = 0; i < s->limits.modules; i++) {
         struct mdc_module *m = &s->modules[i];
         if (m->store) {

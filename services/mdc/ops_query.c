@@ -13,7 +13,7 @@
 uint32_t mdc_op_session(struct mdc_decision *d, const struct mdc_session_request *rq,
                         struct mdc_session_reply *rep)
 {
-    (void)rq;
+    (void)mdc_op_seen(d->state, rq->term, 0);
     rep->cluster = d->state->cluster;
     rep->heartbeat_ms = d->state->heartbeat_ms;
     return STATUS_OK;

@@ -89,6 +89,9 @@ uint32_t mdc_op_volume_create(struct mdc_decision *d, const struct mdc_volume_cr
     uint32_t status = find_pool(d, rq, &pool);
     if (status != STATUS_OK)
         return status;
+    const struct mdc_module *unheard = mdc_unheard(d, pool->rec.id);
+    if (unheard != NULL)
+        return mdc_refuse_unheard(d, "create", rq->name, unheard);
     if (uuid_is_zero(&d->fresh) || mdc_volume_by_id(s, &d->fresh) != NULL)
         return refuse_create(d, rq, STATUS_AGAIN, "no fresh id could be made; try again");
     struct record_volume rec = {
@@ -140,6 +143,9 @@ uint32_t mdc_op_volume_resize(struct mdc_decision *d, const struct mdc_volume_re
             d, rq, STATUS_INVALID,
             "the new size is smaller, and what lies beyond it would be lost; allow the shrink if that is meant");
     bool shrink = rq->size_bytes < v->rec.size_bytes;
+    const struct mdc_module *unheard = mdc_unheard(d, v->rec.pool);
+    if (unheard != NULL)
+        return mdc_refuse_unheard(d, "resize", v->rec.name, unheard);
     v->rec.size_bytes = rq->size_bytes;
     if (shrink) {
         v->rec.state = TABLE_VOLUME_SHRINKING;
@@ -163,6 +169,9 @@ uint32_t mdc_op_volume_delete(struct mdc_decision *d, const struct mdc_volume_de
     if (v == NULL)
         return mdc_refuse(d, STATUS_NOT_FOUND, "cannot delete volume \"%s\": there is no volume of that name",
                           rq->name);
+    const struct mdc_module *unheard = rq->force ? NULL : mdc_unheard(d, v->rec.pool);
+    if (unheard != NULL)
+        return mdc_refuse_unheard(d, "delete", v->rec.name, unheard);
     if (!rq->force && !list_empty(&v->attachments)) {
         const struct mdc_attachment *a = list_entry(v->attachments.next, struct mdc_attachment, link);
         return mdc_refuse(

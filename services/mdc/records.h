@@ -57,9 +57,11 @@ struct record_counters {
     uint64_t highest_epoch;
     uint64_t highest_generation;
     uint32_t next_pool, next_module; /* where the search for a free id begins */
-    uint32_t reserved;
+    uint32_t flags;
     uint32_t crc;
 };
+/* The store was put back from an old copy, and not every module has been heard since. */
+#define RECORD_COUNTERS_UNHEARD 1u
 struct record_pool {
     struct record_head head;
     uint32_t id; /* record index in the table + 1 */
@@ -116,11 +118,21 @@ struct record_attachment {
     char host[MDC_NAME_MAX];
     uint8_t read_only, shared;
     uint8_t by_request; /* made by ATTACH: its mode is the one asked for, an open does not widen it */
-    uint8_t reserved[5];
-    uint64_t holder; /* instance that may draw turns; 0 = none yet */
-    uint32_t since;  /* the volume's generation when it was made: opens of before were ended by a detach */
+    uint8_t reserved[1];
+    uint32_t since_high; /* upper half of since */
+    uint64_t holder;     /* instance that may draw turns; 0 = none yet */
+    uint32_t since; /* the volume's generation when it was made: opens of before were ended by a detach */
     uint32_t crc;
 };
+static inline uint64_t record_since(const struct record_attachment *r)
+{
+    return (uint64_t)r->since_high << 32 | r->since;
+}
+static inline void record_set_since(struct record_attachment *r, uint64_t generation)
+{
+    r->since = (uint32_t)generation;
+    r->since_high = (uint32_t)(generation >> 32);
+}
 _Static_assert(sizeof(struct record_format) == 48, "layout");
 _Static_assert(sizeof(struct record_counters) == 64, "layout");
 _Static_assert(sizeof(struct record_pool) == 8 + 16 + 8 + 64 + 8, "layout");

@@ -224,12 +224,10 @@ void mdc_volume_remove(struct mdc_state *s, struct mdc_volume *v)
 
 void mdc_volume_raise_generation(struct mdc_state *s, struct mdc_tx *tx, struct mdc_volume *v)
 {
-    v->rec.generation++;
+    v->rec.generation = max_u64(v->rec.generation, s->counters.highest_generation) + 1;
     v->fence_unpublished = true;
-    if (v->rec.generation > s->counters.highest_generation) {
-        s->counters.highest_generation = v->rec.generation;
-        mdc_tx_counters(tx);
-    }
+    s->counters.highest_generation = v->rec.generation;
+    mdc_tx_counters(tx);
     mdc_tx_record(tx, TABLE_VOLUME, mdc_volume_slot(s, v));
 }
 
@@ -356,6 +354,17 @@ void mdc_session_remove(struct mdc_state *s, struct mdc_session *session)
 }
 
 /* ---- turns ---- */
+
+void mdc_numbers_lift(struct mdc_state *s)
+{
+    uint64_t count = min_u64(s->counters.term >> 16, TERM_COUNT_MAX);
+    s->base.generation = count << GENERATION_BITS;
+    s->base.turn = count << TURN_BITS;
+    s->counters.highest_generation = max_u64(s->counters.highest_generation, s->base.generation);
+    s->turn_next = max_u64(s->turn_next, s->base.turn);
+    if (s->turn_next >= s->counters.turn_limit)
+        s->counters.turn_limit = s->turn_next + TURN_BATCH;
+}
 
 uint64_t mdc_turn_take(struct mdc_state *s, struct mdc_tx *tx)
 {

@@ -13,12 +13,19 @@
 #include "common/table/table.h"
 #include "services/mdc/records.h"
 
-#define TURN_BATCH         1000u  /* turns allotted by one commit */
+#define TURN_BATCH         1000u /* turns allotted by one commit */
+#define TURN_BITS          32u   /* of a turn, below the count of its term */
+#define GENERATION_BITS    24u   /* of a generation, likewise */
+#define TERM_COUNT_MAX     ((1ull << 28) - 1)
 #define SILENT_PERIODS     5u     /* heartbeats missed before a module is DOWN */
 #define PARTITIONS_MAX     65536u /* of one pool */
 #define OPENS_MAX          1024u  /* of one volume */
 #define ATTACHED_HOSTS_MAX 256u   /* of one volume */
 
+/* The highest numbers that somebody has seen. */
+struct mdc_held {
+    uint64_t epoch, layer, generation, turn;
+};
 struct mdc_module { /* index = id - 1; rec.id 0 = free */
     struct record_module rec;
     struct mdc_session *session; /* that it was heard on last; NULL = gone */
@@ -26,6 +33,12 @@ struct mdc_module { /* index = id - 1; rec.id 0 = free */
     bool damaged, down;
     uint32_t partitions; /* of which it is a member */
     bool publish, store; /* changed outside a decision (heartbeat, silence): the next batch takes it up */
+    /* The store does not know of a generation that it has seen: until it confirms a table of this term, what
+     * it is ahead of may be untold. */
+    bool knows_more;
+    struct mdc_held held, taken; /* heard by heartbeat, for the next batch; what of it was taken up */
+    struct mdc_ahead ahead[MDC_AHEAD_MAX];
+    uint32_t ahead_count;
     uint64_t heard_ns;
     uint64_t applied_term, applied_version; /* confirmed by heartbeat */
     uint64_t capacity_bytes, used_bytes, removing_blocks;
@@ -38,6 +51,8 @@ struct mdc_volume { /* slot = record index in the table; rec.id zero = free */
     struct record_volume rec;
     uint64_t fence_version; /* table version whose confirmation ends the latest generation change */
     bool fence_unpublished; /* raised in the batch under way */
+    /* Opens with a lower generation than this, of hosts that are not attached, were ended by a detach. */
+    uint64_t floor;
     struct list attachments, opens;
     uint32_t attachment_count, open_count;
     uint32_t id_next, name_next; /* index chains: slot + 1, 0 = end */
@@ -57,6 +72,7 @@ struct mdc_open {
     uint32_t volume; /* slot */
     char host[MDC_NAME_MAX];
     uint64_t instance;
+    uint64_t serial; /* the instance's number for it; 0 = not told */
     bool read_only, shared;
 };
 struct mdc_session {
@@ -77,9 +93,12 @@ struct mdc_state {
     uint32_t attachments_max;
     uint32_t heartbeat_ms;
     struct record_counters counters;
-    uint64_t turn_next;  /* turns in [turn_next, counters.turn_limit) may be given */
-    uint64_t raise_term; /* a term seen elsewhere that ours must go above; 0 = none */
-    bool restored;       /* somebody knew more than the store: it was put back from an old copy */
+    uint64_t turn_next;     /* turns in [turn_next, counters.turn_limit) may be given */
+    uint64_t raise_term;    /* a term seen elsewhere that ours must go above; 0 = none */
+    bool restored;          /* somebody knew more than the store: it was put back from an old copy */
+    bool trusted;           /* the operator says that it was not: nobody is waited for */
+    struct mdc_held loaded; /* generation, turn: the highest that the store knew when this process began */
+    struct mdc_held base;   /* generation, turn: what this process gives out is above */
 
     struct mdc_module *modules;
     struct mdc_pool *pools;
@@ -198,6 +217,11 @@ struct mdc_session *mdc_session_add(struct mdc_state *s, const struct mdc_sessio
                                     uint64_t now_ns);
 /* Ends its opens; frees it. */
 void mdc_session_remove(struct mdc_state *s, struct mdc_session *session);
+/*
+ * Generations and turns are numbered by terms: from here on they are above all that were given out in terms
+ * below this one, also by a process whose store was lost since.
+ */
+void mdc_numbers_lift(struct mdc_state *s);
 /* A turn never given before; allots another batch when few are left. */
 uint64_t mdc_turn_take(struct mdc_state *s, struct mdc_tx *tx);
 /*

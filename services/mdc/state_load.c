@@ -84,6 +84,7 @@ static const char *load_volume(struct mdc_state *s, const struct record_volume *
         return "the store holds more volumes than the configured limit";
     }
     v->fence_unpublished = r->generation > 1;
+    v->floor = r->generation;
     s->volumes_pending += r->state != TABLE_VOLUME_READY;
     return NULL;
 }
@@ -120,6 +121,8 @@ static const char *load_one(struct load *l, enum record_kind kind, int *rc)
         l->counters = true;
         memcpy(&s->counters, l->record, sizeof(s->counters));
         s->turn_next = s->counters.turn_limit;
+        s->loaded.generation = s->counters.highest_generation;
+        s->loaded.turn = s->counters.turn_limit - 1;
         return NULL;
     case RECORD_POOL:
         return load_pool(s, (const void *)l->record, rc);

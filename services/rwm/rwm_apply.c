@@ -303,8 +303,9 @@ static void apply_confirm(struct rwm *m)
     if (news) {
         m->applied_term = a->term;
         m->applied_version = a->version;
-        rwm_member_heartbeat(m);
     }
+    if (news || m->member.ahead_count > 0)
+        rwm_member_heartbeat(m);
     if (!m->served && m->state == RWM_RUNNING) {
         m->served = true;
         log_info(m->env, m->pool_id != 0 ? "serving" : "ready, in no pool yet",
@@ -320,6 +321,7 @@ static void apply_begin(struct rwm *m, const struct table *t)
     struct rwm_apply *a = &m->apply;
     a->incomplete = false;
     a->again = false;
+    m->member.ahead_count = 0;
     int rc = apply_pool(m, t);
     if (rc) {
         a->again = rc == -EAGAIN;

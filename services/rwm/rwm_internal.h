@@ -144,6 +144,7 @@ struct rwm_volume { /* of the store's volume record of the same index; the field
     struct list remove_link;
     struct uuid id; /* zero: free */
     uint64_t family, layer, parent_layer, generation, size_bytes, resized_generation;
+    uint64_t turn_floor;
     uint8_t state;
     bool in_force, dirty, complained, cut_done;
 };
@@ -151,6 +152,7 @@ struct rwm_volume { /* of the store's volume record of the same index; the field
 struct rwm_volume_extra {
     uint64_t cleaned_generation; /* little-endian: resized_generation whose cut range has been removed */
     uint64_t table_term;         /* of the table that table_version is a version of */
+    uint64_t turn_floor;         /* no lower turn is accepted of a host that has no record of its own */
 };
 enum rwm_state {
     RWM_OPENING,  /* store_open: opened or failed */
@@ -196,6 +198,9 @@ struct rwm_member {
     struct loop_timer timer;
     uint64_t heartbeat_ns;
     bool registering, registered, heartbeat_busy, heartbeat_again, waiting_table;
+    /* Found in this round: volumes of which a later record was accepted here than the table has. */
+    struct mdc_ahead ahead[MDC_AHEAD_MAX];
+    uint32_t ahead_count;
     struct uuid cluster;
 };
 struct rwm_remove_op {
@@ -364,8 +369,8 @@ void rwm_extents_reply(struct rwm_request *req);
 int rwm_turns_load(struct rwm *m);
 /* The highest turn accepted of (volume, host), 0 = none. */
 uint64_t rwm_turn_get(const struct rwm *m, const struct uuid *volume, uint64_t host);
-/* Accepts turn when it is higher. 0; -EAGAIN: the store has no room now; -ENOSPC: no record free; or of the
- * store. */
+/* Accepts turn when it is higher. When all records are in use the lowest goes, and becomes its volume's
+ * floor. 0; -EAGAIN: the store has no room now; or of the store. */
 int rwm_turn_accept(struct rwm *m, const struct uuid *volume, uint64_t host, uint64_t turn);
 /* Forgets the turns of a volume that is gone. 0 or -EAGAIN (call again), or of the store. */
 int rwm_turns_forget(struct rwm *m, const struct uuid *volume);
@@ -379,6 +384,8 @@ int rwm_volume_stage(struct rwm *m, const struct table *t, const struct table_vo
 /* Looks whether the volume of record index is gone from the table. As above. */
 int rwm_volume_stage_gone(struct rwm *m, const struct table *t, uint32_t index, struct rwm_record_op *op,
                           bool *set);
+/* No turn below is accepted any more of hosts without a record. 0 or -EAGAIN, or of the store. */
+int rwm_volume_set_turn_floor(struct rwm *m, struct rwm_volume *v, uint64_t turn);
 /* What was staged is durable: in force. */
 void rwm_volumes_force(struct rwm *m);
 /* The removal of what v left is complete: frees or marks its record. 0 or -EAGAIN, or of the store. */

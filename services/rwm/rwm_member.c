@@ -55,7 +55,13 @@ void rwm_member_heartbeat(struct rwm *m)
                                               .writes = m->stats.writes,
                                               .read_bytes = m->stats.read_bytes,
                                               .write_bytes = m->stats.write_bytes,
-                                              .errors = m->stats.errors};
+                                              .errors = m->stats.errors,
+                                              .highest_epoch = m->highest_epoch,
+                                              .highest_layer = m->highest_layer,
+                                              .highest_generation = m->highest_generation,
+                                              .highest_turn = m->highest_turn,
+                                              .ahead_count = b->ahead_count};
+    memcpy(b->heartbeat_request.ahead, b->ahead, sizeof(b->ahead));
     b->heartbeat_call = (struct cluster_call){.method = MDC_METHOD_MODULE_HEARTBEAT,
                                               .request_type = &mdc_module_heartbeat_request_type,
                                               .reply_type = &mdc_module_heartbeat_reply_type,

@@ -267,11 +267,6 @@ static bool queue_first(struct rwm *m, struct rwm_request *req)
         return false;
     }
     if (rc) {
-        if (rc == -ENOSPC && log_allow(m->env, &m->log_limit))
-            log_warn(
-                m->env,
-                "no room for the write turn of another host: they are given back with the volume only; delete volumes that are not needed",
-                "module=%u records=%u", m->id, m->turn_capacity);
         request_refuse(m, req, rwm_status_of_store(m, rc, "record a write turn"));
         return true;
     }

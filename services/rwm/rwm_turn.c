@@ -1,6 +1,8 @@
 /* rwm_turn.c: the highest write turn accepted of each (volume, host). The store's record is set before the
  * first write of a turn is given to the store, and the store keeps that order: no write of a turn is durable
- * without its turn. */
+ * without its turn. When all records are in use the lowest turn goes: first its volume's floor rises to it,
+ * below which nothing is accepted of a host that has no record. Turns are drawn from one growing number, so
+ * the hosts whose records go are those that were silent for longest. */
 #include "services/rwm/rwm_internal.h"
 
 #include <stdlib.h>
@@ -51,10 +53,16 @@ static uint32_t turn_find(const struct rwm *m, const struct uuid *volume, uint64
     return i;
 }
 
+static uint64_t turn_floor(const struct rwm *m, const struct uuid *volume)
+{
+    const struct rwm_volume *v = rwm_volume_find(m, volume);
+    return v ? v->turn_floor : 0;
+}
+
 uint64_t rwm_turn_get(const struct rwm *m, const struct uuid *volume, uint64_t host)
 {
     uint32_t i = turn_find(m, volume, host);
-    return i ? turn_at(m, i - 1)->turn : 0;
+    return i ? turn_at(m, i - 1)->turn : turn_floor(m, volume);
 }
 
 /* A free record, capacity when there is none. */
@@ -70,23 +78,51 @@ static uint32_t turn_free(struct rwm *m)
     return m->turn_capacity;
 }
 
+static void turn_unlink(struct rwm *m, uint32_t index, uint32_t bucket)
+{
+    uint32_t *at = &m->turn_buckets[bucket];
+    while (*at != index + 1) {
+        MUST(*at != 0);
+        at = &m->turn_next[*at - 1];
+    }
+    *at = m->turn_next[index];
+}
+
+/* Where the record of the lowest turn is, once its volume's floor is as high: it may go. */
+static int turn_evict(struct rwm *m, uint32_t *index)
+{
+    uint32_t lowest = 0;
+    for (uint32_t i = 1; i < m->turn_capacity; i++)
+        if (turn_at(m, i)->turn < turn_at(m, lowest)->turn)
+            lowest = i;
+    struct rwm_volume *v = rwm_volume_find(m, &turn_at(m, lowest)->volume);
+    int rc = v ? rwm_volume_set_turn_floor(m, v, turn_at(m, lowest)->turn) : 0;
+    if (rc == 0)
+        *index = lowest;
+    return rc;
+}
+
 int rwm_turn_accept(struct rwm *m, const struct uuid *volume, uint64_t host, uint64_t turn)
 {
     uint32_t found = turn_find(m, volume, host);
-    if (found ? turn_at(m, found - 1)->turn >= turn : turn == 0)
+    if (found ? turn_at(m, found - 1)->turn >= turn : turn <= turn_floor(m, volume))
         return 0;
     uint32_t index = found ? found - 1 : turn_free(m);
-    if (index == m->turn_capacity)
-        return -ENOSPC;
+    int rc = index == m->turn_capacity ? turn_evict(m, &index) : 0;
+    if (rc)
+        return rc;
+    const struct store_turn_record old = *turn_at(m, index);
     struct store_turn_record rec;
     memset(&rec, 0, sizeof(rec));
     rec.volume = *volume;
     rec.host = host;
     rec.turn = turn;
-    int rc = store_record_set(m->store, NULL, STORE_TURN, index, &rec);
+    rc = store_record_set(m->store, NULL, STORE_TURN, index, &rec);
     if (rc)
         return rc;
     if (!found) {
+        if (!uuid_is_zero(&old.volume))
+            turn_unlink(m, index, turn_bucket(&old.volume, old.host));
         uint32_t *head = &m->turn_buckets[turn_bucket(volume, host)];
         m->turn_next[index] = *head;
         *head = index + 1;

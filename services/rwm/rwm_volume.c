@@ -8,6 +8,9 @@
  * gone from a table of another term is kept: a controller lets no volume go before its modules have accepted
  * DELETING, so this one has lost its memory (its store was put back from an old copy), and what it does not
  * know is not to be destroyed for that.
+ *
+ * What is refused for being older than what was accepted is told to the controller, which then goes above;
+ * until it has, nothing is confirmed: a confirmation means that what the table says is in force.
  */
 #include "services/rwm/rwm_internal.h"
 
@@ -89,6 +92,7 @@ int rwm_volumes_load(struct rwm *m)
         if (uuid_is_zero(&rec->id))
             continue;
         volume_enter(m, i, &rec->id);
+        m->volumes[i].turn_floor = extra_get(rec).turn_floor;
         m->volumes[i].dirty = true; /* in force with the first table */
         note_highest(m, rec);
     }
@@ -126,6 +130,30 @@ static void volume_complain(struct rwm *m, struct rwm_volume *v, const char *wha
               "module=%u volume=%s %s", m->id, id, what);
 }
 
+/* The table has an older record of it: the controller's store was put back from an old copy. */
+static void volume_ahead(struct rwm *m, struct rwm_volume *v, uint64_t generation, const char *what)
+{
+    struct rwm_member *b = &m->member;
+    volume_complain(m, v, what);
+    m->apply.incomplete = true;
+    if (b->ahead_count < MDC_AHEAD_MAX)
+        b->ahead[b->ahead_count++] = (struct mdc_ahead){.volume = v->id, .generation = generation};
+}
+
+/* The volume, but this one, that has the layer: its blocks would be taken for this one's. */
+static struct rwm_volume *layer_owner(struct rwm *m, const struct table_volume *t,
+                                      const struct rwm_volume *mine)
+{
+    if (t->layer > m->highest_layer)
+        return NULL;
+    for (uint32_t i = 0; i < m->volume_capacity; i++) {
+        struct rwm_volume *v = &m->volumes[i];
+        if (v != mine && !uuid_is_zero(&v->id) && record_at(m, i)->layer == t->layer)
+            return v;
+    }
+    return NULL;
+}
+
 /* Is v a step forward from the record? */
 static bool volume_newer(struct rwm *m, struct rwm_volume *mine, const struct store_volume_record *rec,
                          const struct table_volume *v)
@@ -136,16 +164,17 @@ static bool volume_newer(struct rwm *m, struct rwm_volume *mine, const struct st
                 rec->state == v->state && rec->resized_generation == v->resized_generation && !moved;
     if (same)
         return false;
-    if (rec->state == TABLE_VOLUME_DELETING && v->state != TABLE_VOLUME_DELETING) {
-        volume_complain(m, mine, "refused=undelete");
+    if (v->generation < rec->generation) {
+        volume_ahead(m, mine, rec->generation, "refused=lower-generation");
         return false;
     }
-    if (v->generation < rec->generation) {
-        volume_complain(m, mine, "refused=lower-generation");
+    if (rec->state == TABLE_VOLUME_DELETING && v->state != TABLE_VOLUME_DELETING) {
+        volume_complain(m, mine,
+                        "refused=undelete"); /* nobody can write to it here: no harm in a confirmation */
         return false;
     }
     if (v->generation == rec->generation && (v->size_bytes < rec->size_bytes || moved)) {
-        volume_complain(m, mine, "refused=changed-in-one-generation");
+        volume_ahead(m, mine, rec->generation, "refused=changed-in-one-generation");
         return false;
     }
     return true;
@@ -165,6 +194,7 @@ int rwm_volume_stage(struct rwm *m, const struct table *t, const struct table_vo
         if (!volume_newer(m, mine, old, v))
             return 0;
         extra.cleaned_generation = extra_get(old).cleaned_generation;
+        extra.turn_floor = extra_get(old).turn_floor;
     } else if (v->state == TABLE_VOLUME_DELETING) {
         return 0; /* never was here, or all of it has been removed */
     } else if (index == m->volume_capacity) {
@@ -172,6 +202,12 @@ int rwm_volume_stage(struct rwm *m, const struct table *t, const struct table_vo
         if (log_allow(m->env, &m->log_limit))
             log_error(m->env, "no room for another volume record", "module=%u records=%u", m->id,
                       m->volume_capacity);
+        return 0;
+    }
+    struct rwm_volume *other = layer_owner(m, v, mine);
+    if (other) {
+        m->apply.incomplete = true;
+        volume_complain(m, other, "refused=another-volume-of-its-layer");
         return 0;
     }
     struct store_volume_record rec;
@@ -244,6 +280,21 @@ void rwm_volumes_force(struct rwm *m)
         if (!list_unlinked(&v->remove_link))
             m->remove.dirty = true;
     }
+}
+
+int rwm_volume_set_turn_floor(struct rwm *m, struct rwm_volume *v, uint64_t turn)
+{
+    uint32_t index = volume_index(m, v);
+    struct store_volume_record rec = *record_at(m, index);
+    struct rwm_volume_extra extra = extra_get(&rec);
+    if (extra.turn_floor >= turn)
+        return 0;
+    extra.turn_floor = turn;
+    extra_set(&rec, &extra);
+    int rc = store_record_set(m->store, NULL, STORE_VOLUME, index, &rec);
+    if (rc == 0)
+        v->turn_floor = turn;
+    return rc;
 }
 
 int rwm_volume_removed(struct rwm *m, struct rwm_volume *v)

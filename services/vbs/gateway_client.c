@@ -132,6 +132,7 @@ int vbs_client_create(struct env *env, const struct gateway_client_config *confi
     c->env = env;
     c->config = *config;
     c->backoff_ns = BACKOFF_MIN_NS;
+    c->open_serial = loop_now_ns(env->loop); /* above those of an earlier client of this instance */
     c->log.interval_ns = NS_PER_S;
     c->service.events = &client_events;
     c->service.service = c;
@@ -336,6 +337,7 @@ static void client_open_volume(struct vbs_client_volume *v)
         .read_only = v->options.read_only,
         .shared = v->options.shared,
         .take_over = v->options.take_over,
+        .serial = ++c->open_serial,
     };
     if (v->open_done == NULL) {
         r.id = v->info.id;

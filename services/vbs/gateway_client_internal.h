@@ -25,6 +25,7 @@ struct vbs_client {
     struct rpc_peer *peer, *old_peer;
     struct rpc_service service;
     unsigned calls; /* on peer or its predecessor, not ended */
+    uint64_t open_serial;
     uint64_t backoff_ns;
     struct loop_timer timer;
     struct pool *parts;

@@ -148,6 +148,7 @@ void gateway_handle_open(void *service, struct rpc_request *rpc, const void *bod
         .one_turn = true,
         .id = r.id,
         .held = r.held,
+        .serial = r.serial,
     };
     _Static_assert(sizeof options.name == sizeof r.volume && sizeof options.host == sizeof r.host,
                    "names fit");

@@ -40,6 +40,8 @@ struct volume_open_options {
      * when the host was detached since. */
     struct uuid id;
     uint64_t held;
+    /* Of the client's open (a gateway passes on its client's); 0 = the core numbers its opens itself. */
+    uint64_t serial;
 };
 struct volume_info {
     struct uuid id;

@@ -75,6 +75,7 @@ int volume_core_create(struct env *env, const struct volume_core_config *config,
     core->volume_parts_max = core->config.parts_max / 4;
     core->log.interval_ns = NS_PER_S;
     core->hello_sequence = loop_now_ns(env->loop); /* above those of an earlier core of this instance */
+    core->open_serial = core->hello_sequence;
     list_init(&core->volumes);
     list_init(&core->links);
     list_init(&core->hungry);

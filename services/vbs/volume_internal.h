@@ -194,7 +194,7 @@ struct volume_core {
     struct list volumes, links, hungry, parked, backoff;
     struct module_link **link_by_id; /* index: module id */
     uint32_t link_room;
-    uint64_t hello_sequence;
+    uint64_t hello_sequence, open_serial;
     struct loop_timer refresh_timer; /* jitter before a refresh that many want at once */
     struct log_limit log;
     struct volume_core_counters counters;

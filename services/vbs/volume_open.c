@@ -88,6 +88,11 @@ static void on_open_done(struct cluster_call *call, int rc)
 {
     struct volume *v = container_of(call, struct volume, open_call);
     v->open_busy = false;
+    /* The MDC waits for its modules itself. A gateway's client asks again, here or elsewhere. */
+    if (rc != 0 && call->status == STATUS_AGAIN && !v->options.one_turn) {
+        loop_timer_arm(v->core->env->loop, &v->again_timer, core_jitter(v->core, AGAIN_RETRY_NS));
+        return;
+    }
     if (rc != 0) {
         open_failed(v, rc, call->error_text);
         return;
@@ -116,7 +121,14 @@ static void open_call_fill(struct volume *v, void (*done)(struct cluster_call *,
 
 static void on_again_timer(struct loop_timer *t)
 {
-    volume_open_again(container_of(t, struct volume, again_timer));
+    struct volume *v = container_of(t, struct volume, again_timer);
+    if (v->state != VOLUME_OPENING) {
+        volume_open_again(v);
+        return;
+    }
+    open_call_fill(v, on_open_done);
+    if (call_begin(v, &v->open_call, &v->open_busy) != 0)
+        loop_timer_arm(v->core->env->loop, t, core_jitter(v->core, AGAIN_RETRY_NS));
 }
 
 int volume_open(struct volume_core *core, const struct volume_open_options *options,
@@ -148,6 +160,8 @@ int volume_open(struct volume_core *core, const struct volume_open_options *opti
     r->take_over = options->take_over;
     r->id = options->id;
     r->held = options->held;
+    /* A gateway has no number for a client that tells none: its own would not compare with another's. */
+    r->serial = options->serial != 0 || options->one_turn ? options->serial : ++core->open_serial;
     open_call_fill(v, on_open_done);
     int rc = call_begin(v, &v->open_call, &v->open_busy);
     if (rc != 0) {
@@ -369,6 +383,7 @@ void volume_close(struct volume *v, void (*done)(void *arg), void *arg)
     v->close_request.id = v->info.id;
     memcpy(v->close_request.host, v->options.host, sizeof v->close_request.host);
     v->close_request.instance = v->options.instance;
+    v->close_request.serial = v->open_request.serial;
     memset(&v->open_call, 0, sizeof v->open_call);
     v->open_call.method = MDC_METHOD_VOLUME_CLOSE;
     v->open_call.request_type = &mdc_volume_close_request_type;

@@ -300,6 +300,31 @@ static void test_association_is_superseded(void **state)
     assert_int_equal(fx->changes, 0);
 }
 
+/* A write is refused in an association that has ended, when the next one is open already and has sent what
+ * waited for it: it goes all the same. */
+static void test_refused_after_the_next_is_open(void **state)
+{
+    struct fixture *fx = *state;
+    struct fake_module *m = fx->vw->m;
+    struct io out, in;
+    round_trip(fx, 0, 8 * MIB, 0);
+    uint64_t turn = max_u64(m[0].last_turn, m[1].last_turn);
+    fake_push(&m[0], FAKE_HOLD, 0);
+    fake_push(&m[1], FAKE_STATUS, STATUS_STALE_TURN);
+    io_prepare(&out, VOLUME_WRITE, 0, 8 * MIB, 0);
+    io_fill(&out, 1015);
+    assert_int_equal(vbs_client_submit(fx->v, &out.r), 0);
+    WORLD_UNTIL(fx->vw->w, max_u64(m[0].last_turn, m[1].last_turn) > turn && m[0].held_count == 1);
+    assert_false(out.done);
+    fake_release(&m[0], STATUS_STALE_TURN);
+    assert_int_equal(io_wait(fx->vw, &out), 0);
+    io_prepare(&in, VOLUME_READ, 0, 8 * MIB, 0);
+    assert_int_equal(run(fx, &in), 0);
+    assert_memory_equal(in.buf, out.buf, 8 * MIB);
+    free(in.buf);
+    free(out.buf);
+}
+
 static void test_taken_over(void **state)
 {
     struct fixture *fx = *state;
@@ -486,6 +511,7 @@ int main(void)
         TEST(test_back_pressure),
         TEST(test_failover),
         TEST(test_association_is_superseded),
+        TEST(test_refused_after_the_next_is_open),
         TEST(test_taken_over),
         TEST(test_grow),
         TEST(test_close),

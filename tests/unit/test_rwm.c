@@ -1,4 +1,5 @@
 /* test_rwm.c: the engine's data path: checks, merges, order, ghosts, space, errors. */
+#include "services/rwm/rwm_internal.h"
 #include "tests/unit/rwm_fixture.h"
 
 #include <stdlib.h>
@@ -388,21 +389,79 @@ static void higher_turn_overtakes(void **state)
     fix_end(&f);
 }
 
-/* Only so many turns can be recorded. */
-static void turns_are_bounded(void **state)
+/* Only so many turns can be recorded: the lowest goes, and leaves a floor that outlives a start. */
+static void turns_are_evicted(void **state)
 {
     struct fix f;
     struct fix_conn c;
     struct fix_req r;
     (void)state;
-    fix_init(&f, 10);
+    fix_init(&f, 15);
     fix_open(&f, &c);
-    for (unsigned i = 0; i <= FAKE_TURNS; i++) {
-        fix_request(&f, &r, 0, 512);
-        r.body.host = 1000 + i;
-        assert_int_equal(fix_do(&c, &r, BLOCK_METHOD_WRITE, buf),
-                         i < FAKE_TURNS ? STATUS_OK : STATUS_NO_SPACE);
+    for (unsigned i = 0; i <= FAKE_TURNS; i++) { /* the first host's turn 10 goes */
+        fix_request(&f, &r, 0, 4096);
+        r.body.host = 100 + i;
+        r.body.turn = 10 + i;
+        assert_int_equal(fix_do(&c, &r, BLOCK_METHOD_WRITE, buf), STATUS_OK);
     }
+    for (unsigned round = 0; round < 2; round++) {
+        fix_request(&f, &r, 0, 4096);
+        r.body.host = 100;
+        r.body.turn = 9;
+        assert_int_equal(fix_do(&c, &r, BLOCK_METHOD_WRITE, buf), STATUS_STALE_TURN);
+        r.body.host = 200; /* never seen */
+        assert_int_equal(fix_do(&c, &r, BLOCK_METHOD_WRITE, buf), STATUS_STALE_TURN);
+        r.body.host = 100;
+        r.body.turn = 10; /* not lower: it goes on, and takes no record for that */
+        assert_int_equal(fix_do(&c, &r, BLOCK_METHOD_WRITE, buf), STATUS_OK);
+        r.body.host = 101;
+        assert_int_equal(fix_do(&c, &r, BLOCK_METHOD_WRITE, buf), STATUS_STALE_TURN);
+        r.body.turn = 11;
+        assert_int_equal(fix_do(&c, &r, BLOCK_METHOD_WRITE, buf), STATUS_OK);
+        fix_close(&c);
+        fix_kill_module(&f);
+        fix_start_module(&f);
+        assert_true(fix_wait_serving(&f));
+        fix_open(&f, &c);
+    }
+    /* A newer record of the volume keeps the floor. */
+    fake_mdc_volume(f.mdc, 0, 1, 2, FIX_VOLUME_BYTES, TABLE_VOLUME_READY);
+    fix_run(&f, 20 * NS_PER_MS);
+    fix_request(&f, &r, 0, 4096);
+    r.body.generation = 2;
+    r.body.host = 200;
+    r.body.turn = 9;
+    assert_int_equal(fix_do(&c, &r, BLOCK_METHOD_WRITE, buf), STATUS_STALE_TURN);
+    r.body.turn = 30;
+    assert_int_equal(fix_do(&c, &r, BLOCK_METHOD_WRITE, buf), STATUS_OK);
+    fix_close(&c);
+    fix_end(&f);
+}
+
+/* What was under way when the module failed is not answered with data: somebody else may serve by then. */
+static void failed_module_answers_no_reads(void **state)
+{
+    struct fix f;
+    struct fix_conn c;
+    struct fix_req r[2];
+    (void)state;
+    fix_init(&f, 16);
+    fix_open(&f, &c);
+    assert_int_equal(fix_io(&c, BLOCK_METHOD_WRITE, 0, 4096, buf), STATUS_OK);
+    f.medium->delay_ns = 20 * NS_PER_MS;
+    fix_request(&f, &r[0], 0, 4096);
+    fix_request(&f, &r[1], 0, 4096);
+    fix_send(&c, &r[0], BLOCK_METHOD_READ, back);
+    fix_send(&c, &r[1], BLOCK_METHOD_EXTENTS, NULL);
+    fix_run(&f, 300 * NS_PER_US); /* both are in the store's hands */
+    assert_false(r[0].done || r[1].done);
+    rwm_fail(f.rwm, -ESTALE, "superseded");
+    f.medium->delay_ns = 0;
+    fix_wait(&f, &r[0]);
+    fix_wait(&f, &r[1]);
+    assert_int_equal(r[0].status, STATUS_NOT_SERVING);
+    assert_int_equal(r[1].status, STATUS_NOT_SERVING);
+    assert_int_equal(f.failed_rc, -ESTALE);
     fix_close(&c);
     fix_end(&f);
 }
@@ -457,7 +516,8 @@ int main(void)
         cmocka_unit_test(newer_connection_ends_the_older),
         cmocka_unit_test(lost_connection_drops_what_waits),
         cmocka_unit_test(higher_turn_overtakes),
-        cmocka_unit_test(turns_are_bounded),
+        cmocka_unit_test(turns_are_evicted),
+        cmocka_unit_test(failed_module_answers_no_reads),
         cmocka_unit_test(destroyed_at_any_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -244,6 +244,59 @@ static void generations_only_rise(void **state)
     fix_end(&f);
 }
 
+/* A controller whose store was put back from an old copy is told what was accepted here, and nothing is
+ * confirmed until its table is above that. */
+static void older_table_is_told_and_not_confirmed(void **state)
+{
+    struct fix f;
+    (void)state;
+    fix_init(&f, 17);
+    fake_mdc_volume(f.mdc, 0, 1, 7, FIX_VOLUME_BYTES, TABLE_VOLUME_READY);
+    fix_run(&f, 50 * NS_PER_MS);
+    uint64_t confirmed = f.mdc->heartbeat.applied_version;
+    assert_int_equal(confirmed, table_head(&f.mdc->table)->version);
+    fake_mdc_volume(f.mdc, 0, 1, 6, FIX_VOLUME_BYTES, TABLE_VOLUME_READY);
+    fix_run(&f, 50 * NS_PER_MS);
+    assert_int_equal(f.mdc->heartbeat.ahead_count, 1);
+    assert_int_equal(f.mdc->heartbeat.ahead[0].generation, 7);
+    assert_int_equal(f.mdc->heartbeat.highest_generation, 7);
+    assert_int_equal(f.mdc->heartbeat.applied_version, confirmed);
+    /* a lost grow shows in one generation, too */
+    fake_mdc_volume(f.mdc, 0, 1, 7, FIX_VOLUME_BYTES / 2, TABLE_VOLUME_READY);
+    fix_run(&f, 50 * NS_PER_MS);
+    assert_int_equal(f.mdc->heartbeat.ahead_count, 1);
+    assert_int_equal(f.mdc->heartbeat.applied_version, confirmed);
+    fake_mdc_volume(f.mdc, 0, 1, 8, FIX_VOLUME_BYTES, TABLE_VOLUME_READY);
+    fix_run(&f, 50 * NS_PER_MS);
+    assert_int_equal(f.mdc->heartbeat.ahead_count, 0);
+    assert_int_equal(f.mdc->heartbeat.applied_version, table_head(&f.mdc->table)->version);
+    fix_end(&f);
+}
+
+/* Two volumes of one layer would have one set of blocks: the second is refused, and not confirmed. */
+static void layers_are_not_shared(void **state)
+{
+    struct fix f;
+    (void)state;
+    fix_init(&f, 18);
+    fix_run(&f, 50 * NS_PER_MS);
+    uint64_t confirmed = table_head(&f.mdc->table)->version;
+    assert_int_equal(f.mdc->heartbeat.applied_version, confirmed);
+    const struct table_volume *first = table_record(&f.mdc->table, TABLE_VOLUME, 0);
+    struct table_volume v = *first;
+    v.id = fake_uuid(9);
+    table_publish(&f.mdc->table, TABLE_VOLUME, 3, &v);
+    fake_mdc_volume(f.mdc, 4, 5, 1, FIX_VOLUME_BYTES, TABLE_VOLUME_READY);
+    fix_run(&f, 2 * NS_PER_S);
+    assert_null(record_of(&f, 9));
+    assert_non_null(record_of(&f, 5));
+    assert_int_equal(f.mdc->heartbeat.applied_version, confirmed);
+    fake_mdc_no_volume(f.mdc, 3);
+    fix_run(&f, 50 * NS_PER_MS);
+    assert_int_equal(f.mdc->heartbeat.applied_version, table_head(&f.mdc->table)->version);
+    fix_end(&f);
+}
+
 /* A generation is confirmed only when the last write under the old one has ended. */
 static void confirms_after_old_writes(void **state)
 {
@@ -441,6 +494,8 @@ int main(void)
         cmocka_unit_test(epochs_only_rise),
         cmocka_unit_test(serves_without_controller),
         cmocka_unit_test(generations_only_rise),
+        cmocka_unit_test(older_table_is_told_and_not_confirmed),
+        cmocka_unit_test(layers_are_not_shared),
         cmocka_unit_test(confirms_after_old_writes),
         cmocka_unit_test(removes_deleted_volumes),
         cmocka_unit_test(vanished_is_deleted_but_not_by_an_amnesiac),
