@@ -31,7 +31,7 @@ static int create_core(struct sim_backend *b)
     config.cluster.mdc_count = 1;
     config.cluster.role = FABRIC_ROLE_CLIENT;
     config.cluster.instance = b->instance;
-    config.cluster.refresh_ns = 300 * NS_PER_MS;
+    config.cluster.refresh_ns = p->cluster->shape.refresh_ns;
     snprintf(config.cluster.name, sizeof(config.cluster.name), "%s", p->name);
     sim_client_host(p, config.cluster.host, sizeof(config.cluster.host));
     return volume_core_create(&p->env, &config, &b->core);

@@ -30,6 +30,8 @@ struct slot {
     enum volume_op op;
     unsigned volume, group, first, count; /* sectors in the group */
     uint64_t begin, value; /* the value of the first sector; the next sectors have the next values */
+    uint64_t second; /* the value that its buffer gets while the write is under way; 0 = it keeps still */
+    struct loop_timer scribble;
     struct sim_io io;
     uint8_t *data;
     struct fabric_sge sge;
@@ -45,6 +47,9 @@ struct sim_client {
     uint64_t opened[SIM_VOLUMES];
     bool draining, reading_all, clearing;
     unsigned read_volume, read_group;
+    struct slot_place {
+        unsigned volume, group, first, count;
+    } last; /* that it wrote; count 0 = nowhere yet */
 };
 
 /* Where a group lies in its volume: small ones at the start of a stripe, over two block edges, and over the
@@ -114,9 +119,33 @@ static void record_write(struct slot *s, bool acknowledged)
         end = min_u64(end, s->fenced);
         kind = acknowledged ? HISTORY_WRITE : HISTORY_MAYBE;
     }
+    if (s->second && acknowledged) /* one of the two took effect */
+        kind = HISTORY_MAYBE;
+    for (unsigned i = 0; i < s->count; i++) {
+        uint32_t sector = history_sector(s->volume, s->group, s->first + i);
+        history_add(sc->history, sector, kind, s->op == VOLUME_WRITE ? s->value + i : 0, s->begin, end,
+                    s->client->proc->number);
+        if (s->second)
+            history_add(sc->history, sector, kind, s->second + i, s->begin, end, s->client->proc->number);
+    }
+}
+
+/* A program that goes on writing to its memory while it is on its way: each sector is then of before or of
+ * after, never a mixture. */
+static void scribble(struct loop_timer *t)
+{
+    struct slot *s = container_of(t, struct slot, scribble);
     for (unsigned i = 0; i < s->count; i++)
-        history_add(sc->history, history_sector(s->volume, s->group, s->first + i), kind,
-                    s->op == VOLUME_WRITE ? s->value + i : 0, s->begin, end, s->client->proc->number);
+        sector_fill(s->data + i * SECTOR_BYTES, s->second + i);
+}
+
+static void scribble_plan(struct slot *s)
+{
+    struct sim_proc *p = s->client->proc;
+    s->second = p->cluster->next_value;
+    p->cluster->next_value += s->count;
+    loop_timer_init(&s->scribble, scribble);
+    loop_timer_arm(p->env.loop, &s->scribble, 1 + rng_below(&p->rng, 100 * NS_PER_US));
 }
 
 static struct sim_claim *slot_claims(const struct slot *s)
@@ -205,11 +234,15 @@ static void io_done(struct sim_io *io, int rc)
         record_read(s);
     else if (rc && s->read_all && rc == -ESTALE)
         s->redo = true; /* its host was detached: it opens again */
+    else if ((rc == -EIO || rc == -EBADMSG) && sc->rots)
+        sc->damaged++; /* that data is lost, and it says so */
     else if (rc && s->read_all && !sc->error[0])
         snprintf(sc->error, sizeof(sc->error),
                  "%s could not read volume %u offset %" PRIu64 " at the end: %s", c->proc->name, s->volume,
                  group_offset(s->group), strerror(-rc));
     log_debug_io(s, rc);
+    if (s->second)
+        loop_timer_cancel(c->proc->env.loop, &s->scribble);
     s->busy = false;
     c->busy--;
     if (rc == -ESTALE || rc == -ENOENT)
@@ -224,7 +257,7 @@ static void slot_submit(struct sim_client *c, struct slot *s)
         s->op = VOLUME_READ;
     s->begin = sim_tick(sc);
     s->opened = c->opened[s->volume];
-    s->fenced = 0;
+    s->fenced = s->second = 0;
     if (s->op == VOLUME_WRITE) {
         s->value = sc->next_value;
         sc->next_value += s->count;
@@ -238,6 +271,10 @@ static void slot_submit(struct sim_client *c, struct slot *s)
     s->io = (struct sim_io){
         .op = s->op, .offset = slot_offset(s), .length = bytes, .sge = &s->sge, .done = io_done};
     int rc = sim_backend_submit(c->backend, s->volume, &s->io);
+    if (!s->tail && s->op != VOLUME_READ)
+        c->last = (struct slot_place){s->volume, s->group, s->first, s->count};
+    if (rc == 0 && s->op == VOLUME_WRITE && rng_chance(&c->proc->rng, 1, 16))
+        scribble_plan(s);
     if (rc == 0) {
         s->busy = true;
         c->busy++;
@@ -260,6 +297,18 @@ static void choose_tail(struct slot *s, struct rng *r)
     s->first = (unsigned)rng_below(r, (SIM_VOLUME_BYTES - SIM_HEAD_BYTES) / BLOCK_BYTES - s->count);
 }
 
+/* What it wrote last: written again, cleared, or read. */
+static bool choose_last(struct sim_client *c, struct slot *s)
+{
+    if (!c->proc->cluster->shape.rewrite || c->last.count == 0 || !rng_chance(&c->proc->rng, 3, 4))
+        return false;
+    s->volume = c->last.volume;
+    s->group = c->last.group;
+    s->first = c->last.first;
+    s->count = c->last.count;
+    return true;
+}
+
 static void slot_choose(struct sim_client *c, struct slot *s)
 {
     struct rng *r = &c->proc->rng;
@@ -269,6 +318,11 @@ static void slot_choose(struct sim_client *c, struct slot *s)
     s->op = dice < 45 ? VOLUME_WRITE : dice < 88 ? VOLUME_READ : dice < 94 ? VOLUME_ZERO : VOLUME_DISCARD;
     if (rng_chance(r, 1, 16)) {
         choose_tail(s, r);
+        return;
+    }
+    if (choose_last(c, s)) {
+        if (s->op == VOLUME_DISCARD)
+            s->op = VOLUME_ZERO;
         return;
     }
     if (rng_chance(r, 1, 8))
@@ -388,6 +442,8 @@ void sim_client_destroy(struct sim_client *c)
 {
     for (unsigned i = 0; i < DEPTH_MAX; i++) {
         struct slot *s = &c->slots[i];
+        if (s->busy && s->second)
+            loop_timer_cancel(c->proc->env.loop, &s->scribble);
         if (s->busy && !s->tail && s->op != VOLUME_READ) {
             record_write(s, false);
             unclaim(s, false);

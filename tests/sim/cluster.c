@@ -100,7 +100,7 @@ static void device_ready(struct sim_proc *p)
     struct store_format_options options = {.journal_bytes = p->cluster->shape.journal_bytes,
                                            .max_partitions = 256,
                                            .max_volumes = 64,
-                                           .max_turns = 256,
+                                           .max_turns = p->cluster->shape.max_turns,
                                            .force = true};
     if (p->owner->formatted)
         start_rwm(p);
@@ -149,7 +149,7 @@ static void start_gateway(struct sim_proc *p)
     cc->mdc_count = 1;
     cc->role = FABRIC_ROLE_VBS;
     cc->instance = fabric_config_get(p->env.fabric)->incarnation;
-    cc->refresh_ns = 300 * NS_PER_MS;
+    cc->refresh_ns = p->cluster->shape.refresh_ns;
     snprintf(cc->name, sizeof(cc->name), "%s", p->name);
     snprintf(cc->host, sizeof(cc->host), "host-%s", p->name);
     MUST(gateway_create(&p->env, &config, &p->gateway) == 0);
@@ -197,7 +197,7 @@ void sim_proc_start(struct sim_proc *p)
     MUST(fabric_create_sim(&p->env, c->net, p->number + 1, &fc, &p->env.fabric) == 0);
     p->alive = true;
     p->failed = false;
-    p->up_at = p->doom_at = UINT64_MAX;
+    p->up_at = p->doom_at = p->lose_at = UINT64_MAX;
     trace_point(c->trace, sim_world_now(c->world), "start", p->number, p->starts, fc.incarnation);
     if (p->kind == SIM_MDC)
         start_mdc(p);
@@ -248,7 +248,7 @@ void sim_proc_kill(struct sim_proc *p, bool power)
     MUST(p->alive);
     trace_point(c->trace, sim_world_now(c->world), power ? "power loss" : "kill", p->number, 0, 0);
     sim_loop_get_clock(p->env.loop, &p->clock);
-    p->has_clock = true;
+    p->has_clock = !power; /* a machine that was without power counts anew */
     sim_loop_kill(p->env.loop);
     if (power)
         sim_net_host_down(c->net, p->number + 1);
@@ -294,7 +294,7 @@ static void make_procs(struct sim_cluster *c)
             p->cluster = c;
             p->kind = kinds[k].kind;
             p->number = n;
-            p->up_at = p->doom_at = UINT64_MAX;
+            p->up_at = p->doom_at = p->lose_at = UINT64_MAX;
             p->owner = p;
             snprintf(p->name, sizeof(p->name), "%s%u", kinds[k].name, i + 1);
             if (p->kind != SIM_OSD && p->kind != SIM_SAN)
@@ -343,6 +343,11 @@ static void make_shape(struct sim_cluster *c)
     if (rng_chance(r, 1, 4))
         s->drift_ppm = 50000;
     s->shared_host = rng_chance(r, 1, 3);
+    s->max_turns = rng_chance(r, 1, 4) ? 2 : 256;
+    s->rewrite = rng_chance(r, 1, 2);
+    s->rot = rng_chance(r, 1, 8);
+    s->restores = rng_chance(r, 1, 4);
+    s->refresh_ns = rng_chance(r, 2, 3) ? 300 * NS_PER_MS : 5 * NS_PER_S;
 }
 
 /* Some networks are worse than others. */
@@ -403,6 +408,8 @@ void sim_cluster_destroy(struct sim_cluster *c)
             sim_medium_destroy(c->procs[i].log);
     sim_net_destroy(c->net);
     meta_sim_destroy(c->meta);
+    if (c->backup)
+        meta_sim_destroy(c->backup);
     history_destroy(c->history);
     sim_world_destroy(c->world);
     trace_set_current(NULL);
@@ -432,6 +439,10 @@ static void revive(struct sim_cluster *c)
             sim_proc_kill(p, power);
             p->up_at = now + rng_below(&c->rng, 50 * NS_PER_MS);
         }
+        if (p->alive && p->lose_at <= now) {
+            p->lose_at = UINT64_MAX;
+            sim_net_lose(c->net, p->number + 1);
+        }
         if (!p->alive && p->up_at <= now) {
             c->restarts++;
             sim_proc_start(p);
@@ -449,7 +460,9 @@ static bool advance(struct sim_cluster *c, uint64_t ns)
         uint64_t next = end;
         for (unsigned i = 0; i < SIM_PROCS; i++) {
             const struct sim_proc *p = &c->procs[i];
-            uint64_t due = !p->alive ? p->up_at : min_u64(p->doom_at, p->paused ? p->resume_at : UINT64_MAX);
+            uint64_t due =
+                !p->alive ? p->up_at
+                          : min_u64(min_u64(p->doom_at, p->lose_at), p->paused ? p->resume_at : UINT64_MAX);
             next = min_u64(next, max_u64(due, sim_world_now(c->world)));
         }
         sim_world_run_until(c->world, next);
@@ -516,6 +529,7 @@ static enum sim_result space_check(struct sim_cluster *c, char *why, size_t cap)
                      "%s: %" PRIu64 " bytes are in use although all was discarded", c->procs[i].name,
                      stats.store.used_bytes);
         used += stats.store.used_bytes;
+        c->misses += stats.store.cache_misses;
     }
     if (c->error[0])
         snprintf(why, cap, "%s (%" PRIu64 " in all)", c->error, used);

@@ -62,6 +62,7 @@ struct sim_proc {
     struct sim_proc *owner;        /* of the medium: the first of the agents, else itself */
     uint64_t fence_key;            /* owner: the last one given out */
     uint64_t doom_at;              /* it dies then, in the middle of what it does then; UINT64_MAX = not */
+    uint64_t lose_at;              /* its host's ends of all connections are lost then; UINT64_MAX = not */
     bool formatted, failed;
     char failure[256];
 };
@@ -82,6 +83,11 @@ struct sim_shape {
     int drift_ppm;           /* clocks run faster or slower by up to so much */
     bool shared_host;        /* the last two clients are on one host */
     bool tight;              /* media fill up */
+    uint32_t max_turns;      /* records of write turns in a module */
+    bool rewrite;            /* clients write what they wrote last again and again */
+    bool rot;                /* data on the disks' media rots, and places of them cannot be read */
+    bool restores;           /* the metadata store is put back from an old copy */
+    uint64_t refresh_ns;     /* of the tables of gateways and clients */
 };
 struct sim_cluster {
     struct sim_options options;
@@ -89,7 +95,7 @@ struct sim_cluster {
     struct uuid cluster_id;
     struct sim_world *world;
     struct sim_net *net;
-    struct meta_sim *meta;
+    struct meta_sim *meta, *backup; /* backup: what a restore puts back, NULL = none yet */
     struct trace *trace;
     struct rng rng; /* the schedule of faults */
     struct sim_proc procs[SIM_PROCS];
@@ -98,7 +104,7 @@ struct sim_cluster {
     uint64_t tick;            /* orders the beginnings and ends of operations */
     uint64_t next_value;
     uint64_t completed, failed_ops, kills, restarts, pauses, cuts, disconnects, power_losses;
-    uint64_t media_faults, takeovers, admin_calls, detaches, no_space;
+    uint64_t media_faults, takeovers, admin_calls, detaches, no_space, ghosts, rots, restores, jumps, damaged, misses;
     bool volumes_ready, faults_over;
     struct sim_setup *setup;
     struct sim_admin *admin;

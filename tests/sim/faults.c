@@ -59,6 +59,81 @@ static void fault_ghost(struct sim_cluster *c)
         sim_net_break(c->net, p->number + 1);
 }
 
+/*
+ * What a gateway, or a client with tables, has under way to a module is held up, while the client loses its
+ * connections and comes back by another way: what it writes then must not be overtaken by what is held up.
+ * Sometimes the module starts again meanwhile, and whoever held the write sends it once more.
+ */
+static void fault_ghost_write(struct sim_cluster *c)
+{
+    struct rng *r = &c->rng;
+    uint64_t now = sim_world_now(c->world), until = now + rng_below(r, 900 * NS_PER_MS);
+    bool direct = rng_chance(r, 1, 4);
+    struct sim_proc *from = sim_cluster_proc(c, direct ? SIM_CLIENT : SIM_GATEWAY,
+                                             (unsigned)rng_below(r, direct ? SIM_CLIENTS : SIM_GATEWAYS));
+    struct sim_proc *slow = rng_chance(r, 1, 2)
+                                ? sim_cluster_proc(c, SIM_OSD, (unsigned)rng_below(r, SIM_OSDS))
+                                : NULL; /* else all of them */
+    for (unsigned i = 0; i < SIM_PROCS; i++) {
+        struct sim_proc *p = &c->procs[i];
+        if (is_module(p) && (!slow || p == slow))
+            sim_net_delay(c->net, from->number + 1, p->number + 1, until);
+        if (p->kind == SIM_CLIENT && (direct ? p == from : rng_chance(r, 3, 4)))
+            p->lose_at = now + rng_below(r, 20 * NS_PER_MS);
+    }
+    if (slow && slow->alive && rng_chance(r, 1, 3)) {
+        slow->doom_at = now + rng_below(r, 40 * NS_PER_MS);
+    }
+    c->ghosts++;
+}
+
+/* A machine was suspended, or moved: its clock is ahead at once. */
+static void fault_jump(struct sim_cluster *c, struct sim_proc *p)
+{
+    if (!p->alive)
+        return;
+    sim_loop_jump(p->env.loop, rng_below(&c->rng, 10 * NS_PER_S));
+    c->jumps++;
+}
+
+/* A copy of the metadata store is taken; later the controller dies, and starts again over that copy. */
+static void fault_restore(struct sim_cluster *c)
+{
+    struct sim_proc *p = sim_cluster_proc(c, SIM_MDC, 0);
+    if (!c->shape.restores)
+        return;
+    if (!c->backup) {
+        MUST(meta_sim_snapshot(c->meta, &c->backup) == 0);
+        return;
+    }
+    if (p->alive)
+        sim_proc_kill(p, false);
+    MUST(meta_sim_restore(c->meta, c->backup) == 0);
+    meta_sim_destroy(c->backup);
+    c->backup = NULL;
+    p->up_at = sim_world_now(c->world) + rng_below(&c->rng, 200 * NS_PER_MS);
+    c->kills++;
+    c->restores++;
+}
+
+/* Beyond the journal and the pages of metadata: what rots there must be an error, never other data. */
+static void fault_rot(struct sim_cluster *c, struct sim_proc *p)
+{
+    struct rng *r = &c->rng;
+    if (!c->shape.rot || !p->data || p->kind != SIM_OSD)
+        return;
+    uint64_t first = c->shape.medium_bytes / 8 + c->shape.journal_bytes;
+    for (unsigned i = 0; i < 8; i++) {
+        uint64_t at =
+            round_down(first + rng_below(r, c->shape.medium_bytes - first - UNIT_BYTES), UNIT_BYTES);
+        if (rng_chance(r, 1, 2))
+            sim_medium_rot(p->data, at, UNIT_BYTES);
+        else
+            sim_medium_fail_range(p->data, 1u << DEVICE_READ, at, UNIT_BYTES, -EIO);
+    }
+    c->rots++;
+}
+
 static void fault_cut(struct sim_cluster *c, struct sim_proc *p)
 {
     struct sim_proc *q = &c->procs[rng_below(&c->rng, SIM_PROCS)];
@@ -119,7 +194,7 @@ void sim_faults_step(struct sim_cluster *c)
 {
     struct rng *r = &c->rng;
     struct sim_proc *p = &c->procs[rng_below(r, SIM_PROCS)];
-    switch (rng_below(r, 22)) {
+    switch (rng_below(r, 28)) {
     case 0:
     case 1:
         fault_kill(c, p);
@@ -153,6 +228,21 @@ void sim_faults_step(struct sim_cluster *c)
     case 13:
         fault_takeover(c);
         break;
+    case 14:
+    case 15:
+    case 16:
+        fault_ghost_write(c);
+        break;
+    case 17:
+        fault_jump(c, p);
+        break;
+    case 18:
+    case 19:
+        fault_restore(c);
+        break;
+    case 20:
+        fault_rot(c, p);
+        break;
     default: /* nothing, for now */
         break;
     }
@@ -168,7 +258,7 @@ void sim_faults_heal(struct sim_cluster *c)
     sim_net_heal_all(c->net);
     for (unsigned i = 0; i < SIM_PROCS; i++) {
         struct sim_proc *p = &c->procs[i];
-        p->doom_at = UINT64_MAX;
+        p->doom_at = p->lose_at = UINT64_MAX;
         if (p->paused)
             p->resume_at = now;
         if (!p->alive && !p->twin)

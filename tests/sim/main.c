@@ -78,10 +78,13 @@ static enum sim_result run_once(const struct options *o, uint64_t seed, uint64_t
                " sector records, %" PRIu64 " kills (%" PRIu64 " with power loss), %" PRIu64
                " pauses, %" PRIu64 " cuts, %" PRIu64 " disconnects, %" PRIu64 " media faults, %" PRIu64
                " take-overs, %" PRIu64 " volume operations, %" PRIu64 " detaches, %" PRIu64
-               " without space, %" PRIu64 " events, trace %016" PRIx64 "\n",
+               " without space, %" PRIu64 " ghosts, %" PRIu64 " restores, %" PRIu64 " jumps, %" PRIu64
+               " rots, %" PRIu64 " damaged reads, %" PRIu64 " cache misses, %" PRIu64
+               " events, trace %016" PRIx64 "\n",
                seed, c->completed, c->failed_ops, history_count(c->history), c->kills, c->power_losses,
                c->pauses, c->cuts, c->disconnects, c->media_faults, c->takeovers, c->admin_calls, c->detaches,
-               c->no_space, sim_world_steps(c->world), *hash);
+               c->no_space, c->ghosts, c->restores, c->jumps, c->rots, c->damaged, c->misses,
+               sim_world_steps(c->world), *hash);
     fflush(stdout);
     sim_cluster_destroy(c);
     return result;

@@ -31,8 +31,19 @@ MUTATIONS = [
      "    if (false && status == STATUS_OK && write && r->turn <", "a write with a lower turn is refused"),
     ("forget-turns", RWM + "rwm_turn.c", "        if (uuid_is_zero(&rec->volume))\n            continue;\n        uint32_t *head",
      "        if (true)\n            continue;\n        uint32_t *head", "turns survive a restart"),
-    ("turn-from-anywhere", RWM + "rwm_turn.c", "    if (found ? turn_at(m, found - 1)->turn >= turn : turn == 0)",
-     "    if (found ? turn_at(m, found - 1)->turn == turn : turn == 0)", "the highest turn accepted is never lowered"),
+    ("no-second-look", RWM + "rwm_block.c", "    return rwm_check(m, &p->req->r, true, &newer);",
+     "    (void)newer;\n    return STATUS_OK;", "turn and generation are looked at again before a version is given"),
+    ("no-turn-floor", RWM + "rwm_turn.c",
+     "    int rc = v ? rwm_volume_set_turn_floor(m, v, turn_at(m, lowest)->turn) : 0;", "    int rc = v ? 0 : 0;",
+     "a turn whose record went leaves a floor"),
+    ("confirm-while-ahead", RWM + "rwm_volume.c",
+     "    volume_complain(m, v, what);\n    m->apply.incomplete = true;", "    volume_complain(m, v, what);",
+     "nothing is confirmed that is refused for being old"),
+    ("attached-as-it-was", MDC + "ops_restore.c", "        record_set_since(&a->rec, ahead->generation);\n",
+     "", "a detach holds although the store that knew of it is lost"),
+    ("turns-of-the-copy", MDC + "mdc.c", "    mdc_numbers_lift(s);\n    mdc_tx_counters(&m->tx);\n",
+     "    s->counters.turn_limit += TURN_BATCH;\n    mdc_tx_counters(&m->tx);\n",
+     "numbers are not given out twice by a restored store"),
     ("keep-older-connection", RWM + "rwm_host.c", "    struct rwm_conn *older = i->conn;",
      "    struct rwm_conn *older = NULL;", "the older connection of a client ends before its newer one is served"),
     ("serve-dropped", RWM + "rwm_block.c",
@@ -89,12 +100,12 @@ def build(tree):
     return None if r.returncode == 0 else r.stdout
 
 
-def hunt(tree, seeds, jobs, chunk=8):
+def hunt(tree, seeds, jobs, chunk=20):
     """The first failing seed and how it failed, or None."""
     sim = os.path.join(tree, "build/bin/cistern-sim")
     for first in range(1, seeds + 1, chunk):
         r = sh([sim, "--first", str(first), "--seeds", str(min(chunk, seeds + 1 - first)), "--jobs", str(jobs),
-                "--limit", "60"])
+                "--limit", "300"])
         bad = sorted((int(m.group(1)), m.group(2)) for m in re.finditer(r"^seed (\d+) FAILED: (.*)$", r.stdout, re.M))
         if bad:
             return bad[0]
