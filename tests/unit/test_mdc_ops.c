@@ -56,6 +56,7 @@ static void test_restart_forgets_nothing(void **state)
     uint64_t term = table_head(table_of(w))->term;
     world_stop(w);
     client_free(c);
+    w->heartbeat_ms = 60000; /* who has not been heard is waited for longer than this test takes */
     world_start(w);
     c = client_new(w, "a");
     assert_int_equal(volume_get(c, "v", &after), STATUS_OK);
@@ -176,37 +177,15 @@ static void test_module_limit(void **state)
     world_free(w);
 }
 
-/* A store put back from an old copy: what modules report lifts turns, layers, epochs, generations and the
- * term. */
-static void test_restored_store(void **state)
+/* Given out in the term that the copy knows, but after it was made. */
+#define LOST      ((1ull << 24) + 77)
+#define LOST_TURN ((1ull << 32) + 123456)
+
+/* Nothing is given out, nor ended, before all modules were heard, and what they are ahead of was told. */
+static void restored_waits(struct world *w, struct client *c, const struct mdc_volume_info *v)
 {
-    (void)state;
-    struct world *w = world_new();
-    struct client *c = client_new(w, "a");
-    struct mdc_volume_info v = small_cluster(c);
-    struct meta_sim *backup;
-    assert_int_equal(meta_sim_snapshot(w->disk, &backup), 0);
     struct mdc_volume_open_request rq = open_of("v", "h1", 5);
     struct mdc_volume_open_reply rep;
-    world_stop(w);
-    client_free(c);
-    world_start(w); /* terms go by that the copy does not know */
-    world_stop(w);
-    assert_int_equal(meta_sim_restore(w->disk, backup), 0);
-    meta_sim_destroy(backup);
-    world_start(w);
-    c = client_new(w, "a");
-    struct mdc_module_register_request m = module_of(1, 5);
-    struct mdc_module_register_reply mrep;
-    /* of the term that the copy knows, but after it was made */
-    const uint64_t lost = (1ull << 24) + 77, lost_turn = (1ull << 32) + 123456;
-    m.module = 1;
-    m.highest_epoch = 1000;
-    m.highest_layer = 500;
-    m.highest_generation = lost;
-    m.highest_turn = lost_turn;
-    assert_int_equal(put_module(c, &m, &mrep), STATUS_OK);
-    /* nothing is given out, nor ended, before all modules were heard */
     struct mdc_volume_reply vol;
     struct mdc_attach_request h1 = {.volume = "v", .host = "h1"};
     struct mdc_volume_delete_request del = {.name = "v"};
@@ -222,34 +201,50 @@ static void test_restored_store(void **state)
     assert_says(c, "module 1");
     struct mdc_module_heartbeat_request ahead = {.module = 1, .incarnation = 1005, .capacity_bytes = 10 * GB};
     struct mdc_module_heartbeat_reply hrep;
-    ahead.ahead[0] = (struct mdc_ahead){.volume = v.id, .generation = lost};
+    ahead.ahead[0] = (struct mdc_ahead){.volume = v->id, .generation = LOST};
     ahead.ahead_count = 1;
     assert_int_equal(
         CALL(c, MODULE_HEARTBEAT, mdc_module_heartbeat_request, &ahead, mdc_module_heartbeat_reply, &hrep),
         STATUS_OK);
-    WORLD_UNTIL(w, table_volume_by_id(table_of(w), &v.id)->generation > lost);
+    WORLD_UNTIL(w, table_volume_by_id(table_of(w), &v->id)->generation > LOST);
     assert_int_equal(volume_open(c, &rq, &rep), STATUS_AGAIN);
     beat(c, 1, 5, 1, 0);
+}
+
+static void restored_opens(struct client *c, const struct mdc_volume_info *v)
+{
+    struct mdc_volume_open_request rq = open_of("v", "h1", 5);
+    struct mdc_volume_open_reply rep;
+    struct mdc_volume_reply vol;
     /* An open of before the generation that the module told of: a lost detach may have ended it. */
     struct mdc_volume_open_request old = open_of("v", "h0", 4);
     old.shared = true;
-    old.id = v.id;
-    old.held = lost - 1;
+    old.id = v->id;
+    old.held = LOST - 1;
     assert_int_equal(volume_open(c, &old, &rep), STATUS_DENIED);
-    old.held = lost;
+    old.held = LOST;
     assert_int_equal(volume_open(c, &old, &rep), STATUS_OK);
     rq.shared = true;
     assert_int_equal(volume_open(c, &rq, &rep), STATUS_OK);
-    assert_true(rep.turn > lost_turn);
-    assert_true(rep.volume.generation > lost);
-    assert_true(uuid_eq(&rep.volume.id, &v.id));
+    assert_true(rep.turn > LOST_TURN);
+    assert_true(rep.volume.generation > LOST);
+    assert_true(uuid_eq(&rep.volume.id, &v->id));
     /* told a generation that no module has heard of */
     old.held = rep.volume.generation + 9;
     assert_int_equal(volume_open(c, &old, &rep), STATUS_OK);
     assert_true(rep.volume.generation > old.held);
     assert_int_equal(volume_create(c, "w", GB, &vol), STATUS_OK);
     assert_true(vol.volume.layer > 500);
-    /* a table seen in a later term */
+}
+
+/* A table seen in a later term; and what is waited for is remembered over a start. */
+static void restored_waits_again(struct world *w, struct client **client)
+{
+    struct client *c = *client;
+    struct mdc_volume_open_request rq = open_of("v", "h1", 5);
+    struct mdc_volume_open_reply rep;
+    struct mdc_module_heartbeat_reply hrep;
+    rq.shared = true;
     uint64_t term = table_head(table_of(w))->term;
     struct mdc_module_heartbeat_request hb = {.module = 1,
                                               .incarnation = 1005,
@@ -262,15 +257,45 @@ static void test_restored_store(void **state)
     WORLD_UNTIL(w, table_head(table_of(w))->term > term + 3);
     check_table(w);
     assert_int_equal(volume_open(c, &rq, &rep), STATUS_AGAIN);
-    /* It is remembered over a start that not all were heard yet; then all are. */
     client_free(c);
     world_restart(w);
-    c = client_new(w, "a");
+    *client = c = client_new(w, "a");
     good_module(c, 1, 5);
     assert_int_equal(volume_open(c, &rq, &rep), STATUS_AGAIN);
     assert_says(c, "old copy");
     good_module(c, 2, 5);
     assert_int_equal(volume_open(c, &rq, &rep), STATUS_OK);
+}
+
+/* A store put back from an old copy: what modules report lifts turns, layers, epochs, generations and the
+ * term. */
+static void test_restored_store(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    struct client *c = client_new(w, "a");
+    struct mdc_volume_info v = small_cluster(c);
+    struct meta_sim *backup;
+    assert_int_equal(meta_sim_snapshot(w->disk, &backup), 0);
+    world_stop(w);
+    client_free(c);
+    world_start(w); /* terms go by that the copy does not know */
+    world_stop(w);
+    assert_int_equal(meta_sim_restore(w->disk, backup), 0);
+    meta_sim_destroy(backup);
+    world_start(w);
+    c = client_new(w, "a");
+    struct mdc_module_register_request m = module_of(1, 5);
+    struct mdc_module_register_reply mrep;
+    m.module = 1;
+    m.highest_epoch = 1000;
+    m.highest_layer = 500;
+    m.highest_generation = LOST;
+    m.highest_turn = LOST_TURN;
+    assert_int_equal(put_module(c, &m, &mrep), STATUS_OK);
+    restored_waits(w, c, &v);
+    restored_opens(c, &v);
+    restored_waits_again(w, &c);
     client_free(c);
     world_free(w);
 }
