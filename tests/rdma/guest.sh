@@ -135,7 +135,7 @@ INIT
 guest_modules() { # RAM LIST MODULE...: several lists have their modules in one directory
     local ram=$1 list=$2 path m
     shift 2
-    for path in $(for m in "$@"; do modprobe -d "$guest_root" -S "$guest_version" --show-depends "$m"; done |
+    for path in $(for m in "$@"; do modprobe -C /dev/null -d "$guest_root" -S "$guest_version" --show-depends "$m"; done |
         awk '$1 == "insmod" && !seen[$2]++ { print $2 }'); do
         cp "$path" "$ram/modules/$(basename "$path")"
         basename "$path"
