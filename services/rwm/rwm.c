@@ -61,7 +61,7 @@ static int opened_load(struct rwm *m)
 {
     uint32_t partitions = store_record_capacity(m->store, STORE_PARTITION);
     for (uint32_t i = 0; i < partitions; i++) {
-        const struct store_partition_record *rec = store_record_get(m->store, STORE_PARTITION, i);
+        const struct store_partition_record *rec = rwm_record(m, STORE_PARTITION, i);
         if (rec->pool != 0)
             m->highest_epoch = max_u64(m->highest_epoch, rec->epoch);
     }

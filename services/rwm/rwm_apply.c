@@ -70,7 +70,7 @@ static int pool_take(struct rwm *m, uint32_t id, uint32_t count, uint32_t stripe
             return -ENOMEM;
     }
     for (uint32_t i = 0; i < count; i++) {
-        const struct store_partition_record *rec = store_record_get(m->store, STORE_PARTITION, i);
+        const struct store_partition_record *rec = rwm_record(m, STORE_PARTITION, i);
         if (rec->pool == id && rec->partition == i)
             parts[i].opened_epoch = rec->epoch;
     }
@@ -164,7 +164,7 @@ static int stage_part(struct rwm *m, const struct table *t, uint32_t index, stru
     *set = false;
     if (!p || p->pool != m->pool_id)
         return 0;
-    const struct store_partition_record *old = store_record_get(m->store, STORE_PARTITION, index);
+    const struct store_partition_record *old = rwm_record(m, STORE_PARTITION, index);
     bool known = old->pool == m->pool_id && old->partition == index;
     bool member = part_member(p->members, m->id);
     if (known && p->epoch < old->epoch) {

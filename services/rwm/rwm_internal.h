@@ -278,6 +278,15 @@ struct rwm {
     struct rwm_stats stats;
 };
 
+/* A durable record; one that rot took (the store is damaged then, and the module says so) reads as never set.
+ */
+static inline const void *rwm_record(const struct rwm *m, enum store_record_kind kind, uint32_t index)
+{
+    static const _Alignas(8) uint8_t never_set[128];
+    const void *rec = store_record_get(m->store, kind, index);
+    return rec ? rec : never_set;
+}
+
 /* ---- rwm.c ---- */
 /* Ends the module: everything is refused from now on, the owner is told once, later. */
 void rwm_fail(struct rwm *m, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -18,7 +18,7 @@ static uint32_t turn_bucket(const struct uuid *volume, uint64_t host)
 
 static const struct store_turn_record *turn_at(const struct rwm *m, uint32_t index)
 {
-    return store_record_get(m->store, STORE_TURN, index);
+    return rwm_record(m, STORE_TURN, index);
 }
 
 int rwm_turns_load(struct rwm *m)

@@ -22,7 +22,7 @@ _Static_assert(sizeof(struct rwm_volume_extra) <= sizeof(((struct store_volume_r
 
 static const struct store_volume_record *record_at(const struct rwm *m, uint32_t index)
 {
-    return store_record_get(m->store, STORE_VOLUME, index);
+    return rwm_record(m, STORE_VOLUME, index);
 }
 
 static struct rwm_volume_extra extra_get(const struct store_volume_record *rec)

@@ -382,7 +382,9 @@ const void *store_record_get(const struct store *s, enum store_record_kind kind,
     if (index >= store_record_capacity(s, kind))
         return NULL;
     struct store *w = (struct store *)(uintptr_t)s;
-    return record_slot(w->partitions, w->volumes, w->turns, kind, index, &size);
+    static const uint8_t never_set[128];
+    const void *rec = record_slot(w->partitions, w->volumes, w->turns, kind, index, &size);
+    return s->m->lost && memcmp(rec, never_set, size) == 0 ? NULL : rec;
 }
 
 int store_record_set(struct store *s, struct store_record_op *op, enum store_record_kind kind, uint32_t index,
@@ -416,8 +418,7 @@ bool store_is_broken(const struct store *s)
 }
 bool store_is_damaged(const struct store *s)
 {
-    (void)s;
-    return false;
+    return s->m->lost;
 }
 bool store_is_idle(const struct store *s)
 {

@@ -35,6 +35,7 @@ struct fake_medium {
     bool full;         /* writes answer -ENOSPC at submit */
     unsigned again;    /* so many submits answer -EAGAIN */
     int fail_next;     /* the next op's done gets it */
+    bool lost;         /* rot has taken the records that were never set */
     bool broken;       /* everything fails with -EIO from now on */
     bool stand_still;  /* nothing ends */
     uint64_t delay_ns; /* longest time of an op; 0 = 100 us */

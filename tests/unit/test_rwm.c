@@ -276,6 +276,30 @@ static void full_store_and_errors(void **state)
 /* ---- ghosts ---- */
 /* The old connection's writes wait behind a merge; a newer connection of the same client comes: they never
  * happen. */
+/* Rot has taken whole pages of records: the module starts, says that it is damaged, and takes what the table
+ * says. */
+static void lost_records(void **state)
+{
+    struct fix f;
+    struct fix_conn c;
+    struct rwm_stats stats;
+    (void)state;
+    fix_init(&f, 7);
+    fix_kill_module(&f);
+    memset(f.medium->partitions, 0, sizeof f.medium->partitions);
+    memset(f.medium->volumes, 0, sizeof f.medium->volumes);
+    f.medium->lost = true;
+    fix_start_module(&f);
+    assert_true(fix_wait_serving(&f));
+    rwm_stats_get(f.rwm, &stats);
+    assert_true(stats.damaged);
+    fix_open(&f, &c);
+    fill(buf, 4096, 3);
+    assert_int_equal(fix_io(&c, BLOCK_METHOD_WRITE, 0, 4096, buf), STATUS_OK);
+    fix_close(&c);
+    fix_end(&f);
+}
+
 static void newer_connection_ends_the_older(void **state)
 {
     struct fix f;
@@ -513,6 +537,7 @@ int main(void)
         cmocka_unit_test(holds_back_when_full),
         cmocka_unit_test(holes_push_nothing),
         cmocka_unit_test(full_store_and_errors),
+        cmocka_unit_test(lost_records),
         cmocka_unit_test(newer_connection_ends_the_older),
         cmocka_unit_test(lost_connection_drops_what_waits),
         cmocka_unit_test(higher_turn_overtakes),
