@@ -468,7 +468,7 @@ static void closing_step(struct store *s)
         s->closed = s->ios == 0;
         return;
     }
-    if (!store_is_idle(s))
+    if (!store_is_idle(s) || s->ios)
         return;
     if (checkpoint_clean(s) || s->options.read_only)
         s->closed = true;
@@ -658,6 +658,8 @@ void store_destroy(struct store *s)
         list_pop_front(&s->waiters);
     open_destroy(s);
     checkpoint_destroy(s);
+    witness_destroy(s);
+    trim_destroy(s);
     journal_destroy(s);
     meta_destroy(s);
     alloc_destroy(s);
@@ -687,10 +689,11 @@ void store_stats_get(const struct store *s, struct store_stats *out)
     out->journal_bytes = j->bytes;
     out->journal_used_bytes = j->head - j->tail;
     uint64_t entries = s->index.entries;
-    out->resident_bytes =
-        entries * sizeof(struct node) + ((uint64_t)s->index.bucket_mask + 1) * sizeof(uint32_t) +
-        (uint64_t)a->pages * sizeof a->page_free[0] + (uint64_t)s->meta.high * STORE_PAGE_BYTES +
-        (uint64_t)s->units.high * UNIT_BYTES + (uint64_t)s->blks.high * sizeof(struct blk);
+    out->resident_bytes = entries * sizeof(struct node) +
+                          ((uint64_t)s->index.bucket_mask + 1) * sizeof(uint32_t) +
+                          (uint64_t)a->pages * sizeof a->page_free[0] * (s->trim.freed ? 2 : 1) +
+                          (uint64_t)s->meta.high * STORE_PAGE_BYTES + (uint64_t)s->units.high * UNIT_BYTES +
+                          (uint64_t)s->blks.high * sizeof(struct blk);
 }
 
 bool store_is_broken(const struct store *s)

@@ -122,6 +122,29 @@ void alloc_mark(struct store *s, uint32_t entry, bool is_free)
     else
         a->free[kind]--;
     page_avail(a, page);
+    if (kind == ALLOC_SLOT)
+        trim_note(s, entry, is_free);
+}
+
+uint32_t alloc_free_slots(const struct store *s, uint32_t page)
+{
+    return s->alloc.page_free[page] & ENTRY_SLOT_BITS;
+}
+
+void alloc_hide(struct store *s, uint32_t page, uint32_t mask)
+{
+    struct alloc *a = &s->alloc;
+    MUST((a->page_free[page] & mask) == mask);
+    a->page_free[page] &= ~mask;
+    page_avail(a, page);
+}
+
+void alloc_show(struct store *s, uint32_t page, uint32_t mask)
+{
+    struct alloc *a = &s->alloc;
+    MUST((a->page_free[page] & mask) == 0);
+    a->page_free[page] |= mask;
+    page_avail(a, page);
 }
 
 void alloc_drop_page(struct store *s, uint32_t page)
@@ -161,8 +184,10 @@ static int cursor_next(struct store *s, enum alloc_kind kind)
         c->waiting = rc == -EAGAIN;
         return rc;
     }
-    if (a->pages_used == a->pages || a->free[kind] == 0)
+    if (a->free[kind] == 0)
         return -ENOSPC;
+    if (a->pages_used == a->pages) /* what is being discarded comes back */
+        return kind == ALLOC_SLOT && s->trim.hidden ? -EAGAIN : -ENOSPC;
     struct frame *f = frame_create(s, first + a->pages_used);
     if (!f)
         return -EAGAIN;

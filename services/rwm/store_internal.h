@@ -6,6 +6,7 @@
  * readers, overlay store_super.c      superblocks                                     store_write.c writes,
  * clears, removals store_format.c     a new store                                     store_read.c reads
  *   store_open.c       opening, loading the index                      store_journal.c     batches
+ *   store_witness.c    what the journal must hold                     store_trim.c        freed slots
  *   store_replay.c     walking and applying the journal                store_checkpoint.c  write-back,
  * journal space store_meta.c       page cache                                      store_index.c,
  * store_alloc.c
@@ -154,6 +155,10 @@ void alloc_destroy(struct store *s);
 void alloc_page_used(struct store *s, uint32_t entry_page); /* pages up to this one are in use */
 void alloc_mark(struct store *s, uint32_t entry, bool is_free);
 void alloc_drop_page(struct store *s, uint32_t entry_page); /* unreadable: nothing is taken from it */
+/* Free slots that are not given out until they are shown again; they count as free. */
+uint32_t alloc_free_slots(const struct store *s, uint32_t entry_page); /* a mask */
+void alloc_hide(struct store *s, uint32_t entry_page, uint32_t mask);
+void alloc_show(struct store *s, uint32_t entry_page, uint32_t mask);
 /* Takes a free entry; its page pinned for the caller. 0; -EAGAIN: a page is awaited, store_tick tries again;
  * -ENOSPC. */
 int alloc_take(struct store *s, enum alloc_kind kind, uint32_t *entry, struct frame **frame);
@@ -385,6 +390,7 @@ bool checkpoint_clean(const struct store *s); /* nothing to do */
 struct super_update {
     bool busy;
     unsigned step;
+    unsigned first, jfirst; /* the copy that is written first: not the one that counts */
     struct disk_super next;
     struct disk_jsuper jsuper;
     uint8_t *page;
@@ -394,8 +400,8 @@ struct super_update {
 };
 void super_seal(struct disk_super *sb);
 void jsuper_seal(struct disk_jsuper *j);
-/* The valid one of two copies with the higher sequence into *out. 0; -ENOENT: blank; -EMEDIUMTYPE: foreign;
- * -EBADMSG: both damaged. */
+/* The valid one of two copies with the higher sequence into *out. Which one: 0 or 1; -ENOENT: blank;
+ * -EMEDIUMTYPE: foreign; -EBADMSG: both damaged. */
 int super_choose(const void *copy0, const void *copy1, struct disk_super *out);
 int jsuper_choose(const void *copy0, const void *copy1, struct disk_jsuper *out);
 /* Where the areas of a device of that size lie. 0 or -ENOSPC. Input: device_bytes, journal_bytes, flags,
@@ -403,6 +409,51 @@ int jsuper_choose(const void *copy0, const void *copy1, struct disk_jsuper *out)
 int super_layout(struct disk_super *sb);
 /* Makes s->super_update.next durable, both copies (and the journal device's), then the one in force. */
 void super_write(struct store *s, void (*done)(struct store *s, int rc));
+
+/* Seals and chooses as the superblocks', into *out; 0, 1 or -errno as super_choose. */
+void witness_seal(struct disk_witness *w);
+int witness_choose(const void *copy0, const void *copy1, struct disk_witness *out);
+
+/* ---- the witness: says outside the ring how far the journal was durable ---- */
+struct witness {
+    struct loop_timer timer;
+    struct sio sio[2]; /* data device; journal device, if there is one */
+    struct flush_wait wait[2];
+    struct disk_witness *page;
+    unsigned busy; /* devices that it is being written to */
+    int rc;
+    unsigned copy;          /* the one to be written next */
+    uint64_t seen, written; /* batches: durable when the timer ran last; said by the latest witness */
+    uint64_t written_ns;
+};
+int witness_create(struct store *s);
+void witness_destroy(struct store *s);
+void witness_wake(struct store *s); /* a batch has become durable */
+/* Of head, the first bytes of either device: 0, *seq = the batch up to which the journal was durable (0 = not
+ * known). -ESTALE: the superblocks are older than the witness. */
+int witness_read(const struct store *s, const void *head, uint64_t *seq);
+
+/* ---- freed slots are given back to the device ---- */
+#define TRIM_DEPTH 4u
+struct trim {
+    struct loop_timer timer;
+    uint32_t *freed; /* by entry page: slots that became free and were not discarded since */
+    uint32_t page;   /* where the next one is looked for */
+    uint64_t left;   /* slots in freed */
+    uint64_t hidden; /* free slots that can not be taken just now: being discarded */
+    unsigned active, burst;
+    bool off; /* the device can not, or did not want to */
+    struct trim_io {
+        struct sio sio;
+        uint32_t page, mask; /* mask 0: idle */
+    } io[TRIM_DEPTH];
+};
+int trim_create(struct store *s);
+void trim_destroy(struct store *s);
+/* The slot has become free, or is taken: called by alloc_mark. */
+void trim_note(struct store *s, uint32_t entry, bool is_free);
+void trim_note_page(struct store *s, uint32_t entry_page); /* all that is free there, at open */
+void trim_wake(struct store *s);
 
 /* ---- the store ---- */
 struct opening;
@@ -426,6 +477,8 @@ struct store {
     struct journal journal;
     struct checkpoint ck;
     struct super_update super_update;
+    struct witness witness;
+    struct trim trim;
 
     struct slab reqs, blks, units;
     uint32_t units_limit; /* overlay units that requests may hold */
@@ -482,5 +535,8 @@ bool entry_sane(const struct store *s, uint32_t entry, const struct disk_entry *
 int open_loser(struct store *s, uint32_t entry);
 void open_fail(struct store *s, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 struct store_open_report *open_report(struct store *s);
+/* The journal was durable up to this batch at least: so say witness and pages. */
+uint64_t open_durable_seq(const struct store *s);
+void open_unit_lost(struct store *s); /* a payload that was durable is rotten */
 
 #endif

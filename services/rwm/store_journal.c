@@ -228,6 +228,7 @@ static void batch_finish(struct store *s, struct batch *b)
         j->durable_seq = b->seq;
         j->durable_pos = b->end;
         j->durable_crc = b->crc;
+        witness_wake(s);
     }
     list_remove(&b->link);
     while (!list_empty(&b->requests)) {

@@ -13,18 +13,21 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "structures go to the media as they are in memory");
 
-#define STORE_FORMAT       1u
-#define STORE_PAGE_BYTES   4096u
-#define STORE_SUPER_0      0u     /* both copies lie in the first 64 KiB, far enough apart */
-#define STORE_SUPER_1      32768u /* not to share a physical sector or a short scratch */
-#define STORE_HEAD_BYTES   65536u /* what precedes the first area of a device */
-#define STORE_JOURNAL_MIN  (1u * 1024u * 1024u)
-#define STORE_SUPER_MAGIC  0x3152455055535343ull /* "CSSUPER1" */
-#define STORE_JSUPER_MAGIC 0x315055534e4a5343ull /* "CSJNSUP1" */
-#define STORE_PAGE_MAGIC   0x47505343u           /* "CSPG" */
-#define STORE_BATCH_MAGIC  0x54425343u           /* "CSBT" */
-#define STORE_NONE         0xffffffffu           /* no entry */
-#define STORE_ALL_UNITS    0xffffffffu
+#define STORE_FORMAT        1u
+#define STORE_PAGE_BYTES    4096u
+#define STORE_SUPER_0       0u     /* both copies lie in the first 64 KiB, far enough apart */
+#define STORE_SUPER_1       32768u /* not to share a physical sector or a short scratch */
+#define STORE_WITNESS_0     16384u /* the witness, two copies, on either device */
+#define STORE_WITNESS_1     49152u
+#define STORE_HEAD_BYTES    65536u /* what precedes the first area of a device */
+#define STORE_JOURNAL_MIN   (1u * 1024u * 1024u)
+#define STORE_SUPER_MAGIC   0x3152455055535343ull /* "CSSUPER1" */
+#define STORE_JSUPER_MAGIC  0x315055534e4a5343ull /* "CSJNSUP1" */
+#define STORE_WITNESS_MAGIC 0x31534e5449575343ull /* "CSWITNS1" */
+#define STORE_PAGE_MAGIC    0x47505343u           /* "CSPG" */
+#define STORE_BATCH_MAGIC   0x54425343u           /* "CSBT" */
+#define STORE_NONE          0xffffffffu           /* no entry */
+#define STORE_ALL_UNITS     0xffffffffu
 _Static_assert(UNITS_PER_BLOCK == 32, "maps of units are 32 bits");
 
 /* ---- superblock: one page, two copies ---- */
@@ -75,6 +78,18 @@ struct disk_jsuper {
 };
 _Static_assert(sizeof(struct disk_jsuper) == STORE_PAGE_BYTES, "one page");
 _Static_assert(offsetof(struct disk_jsuper, unused) == 72, "no hidden padding");
+
+/* ---- the witness: one page, two copies by turns, of which either may be missing ---- */
+struct disk_witness {
+    uint64_t magic;
+    uint32_t crc, format;
+    uint64_t seq; /* all batches up to this one were durable when this was written */
+    struct uuid store;
+    uint64_t start_counter, salt; /* of the start that wrote it */
+    uint8_t unused[STORE_PAGE_BYTES - 56];
+};
+_Static_assert(sizeof(struct disk_witness) == STORE_PAGE_BYTES, "one page");
+_Static_assert(offsetof(struct disk_witness, unused) == 56, "no hidden padding");
 
 /* ---- metadata pages ---- */
 enum disk_page_kind { PAGE_PARTITIONS = 1, PAGE_VOLUMES = 2, PAGE_TURNS = 3, PAGE_ENTRIES = 4 };

@@ -10,60 +10,9 @@
 #include <stdio.h>
 
 #include "common/log.h"
-#include "services/rwm/store_replay.h"
-
-#define LOAD_PAGES 64u
-_Static_assert(LOAD_PAGES *STORE_PAGE_BYTES >= STORE_HEAD_BYTES, "the chunk holds a device's head too");
-
-enum open_step {
-    OPEN_FLUSH_DATA,
-    OPEN_FLUSH_JOURNAL,
-    OPEN_READ_HEAD,
-    OPEN_READ_JOURNAL_HEAD,
-    OPEN_LOAD,
-    OPEN_FLAG_LOST,
-    OPEN_WRITE_LOST,
-    OPEN_REPLAY,
-    OPEN_LOSERS,
-    OPEN_CHECKPOINT,
-    OPEN_DONE,
-};
-struct growing {
-    uint32_t *ids;
-    size_t count, room;
-};
-struct opening {
-    enum open_step step;
-    void (*done)(void *arg, struct store *store, const struct store_open_report *report);
-    void *arg;
-    struct store_open_report report;
-    bool finished;
-    uint8_t *chunk, *chunk_b, *page;
-    struct sio sio;
-    struct flush_wait wait;
-    struct frame_wait frame_wait;
-    uint32_t next, in_chunk, at, total; /* loading: pages */
-    unsigned part;
-    int read_rc; /* of a page that is read alone */
-    struct growing lost, losers;
-    struct frame *frames[2];
-};
+#include "services/rwm/store_open.h"
 
 static void open_step(struct store *s);
-
-static int grow(struct growing *g, uint32_t id)
-{
-    if (g->count == g->room) {
-        size_t room = g->room ? g->room * 2 : 64;
-        uint32_t *ids = realloc(g->ids, room * sizeof ids[0]);
-        if (!ids)
-            return -ENOMEM;
-        g->ids = ids;
-        g->room = room;
-    }
-    g->ids[g->count++] = id;
-    return 0;
-}
 
 struct store_open_report *open_report(struct store *s)
 {
@@ -89,7 +38,7 @@ bool open_finished(const struct store *s)
     return s->opening->finished;
 }
 
-static void next_step(struct store *s)
+void open_next_step(struct store *s)
 {
     s->opening->step++;
     open_step(s);
@@ -102,7 +51,7 @@ static int check_pair(struct store *s, const void *head)
     struct disk_jsuper j;
     const char *name = s->journal.device->name;
     int rc = jsuper_choose((const uint8_t *)head + STORE_SUPER_0, (const uint8_t *)head + STORE_SUPER_1, &j);
-    if (rc) {
+    if (rc < 0) {
         open_fail(s, rc == -EBADMSG ? -EBADMSG : -EMEDIUMTYPE,
                   "journal device %s %s: give the store its own journal device, or format anew", name,
                   rc == -ENOENT    ? "is blank"
@@ -129,6 +78,7 @@ static int check_pair(struct store *s, const void *head)
         return -1;
     }
     s->jsuper_sequence = j.sequence;
+    s->super_update.jfirst = !rc;
     return 0;
 }
 
@@ -155,13 +105,14 @@ static int check_super(struct store *s, const void *head)
     bool journal = s->journal.device != s->data;
     const char *name = s->data->name;
     int rc = super_choose((const uint8_t *)head + STORE_SUPER_0, (const uint8_t *)head + STORE_SUPER_1, sb);
-    if (rc) {
+    if (rc < 0) {
         open_fail(s, rc == -EBADMSG ? -EBADMSG : -EMEDIUMTYPE, "device %s %s", name,
                   rc == -ENOENT    ? "is blank: no store on it, format it first"
                   : rc == -EBADMSG ? "has a store whose superblocks are both damaged"
                                    : "holds something that is not a store");
         return -1;
     }
+    s->super_update.first = !rc;
     if (sb->format != STORE_FORMAT) {
         open_fail(s, -EMEDIUMTYPE, "device %s has format %u, this program knows %u", name, sb->format,
                   STORE_FORMAT);
@@ -186,6 +137,30 @@ static int check_super(struct store *s, const void *head)
         return -1;
     }
     return 0;
+}
+
+static int check_witness(struct store *s, const void *head)
+{
+    uint64_t seq;
+    int rc = witness_read(s, head, &seq);
+    if (rc)
+        open_fail(s, rc, "the superblocks of %s are older than its witness: put back from a copy? refused",
+                  s->data->name);
+    else
+        s->opening->durable_seq = max_u64(s->opening->durable_seq, seq);
+    return rc;
+}
+
+uint64_t open_durable_seq(const struct store *s)
+{
+    return s->opening->durable_seq;
+}
+
+void open_unit_lost(struct store *s)
+{
+    s->damaged = true;
+    s->stats.bad_units++;
+    s->opening->units_lost++;
 }
 
 /* ---- memory ---- */
@@ -244,7 +219,8 @@ static int make_memory(struct store *s)
         slab_create(&s->units, UNIT_BYTES, UNIT_BYTES, units))
         return -ENOMEM;
     if (index_create(&s->index, sb->entry_pages * ENTRIES_PER_PAGE, sb->partition_bits) || alloc_create(s) ||
-        meta_create(s, frames_wanted(s)) || journal_create(s) || checkpoint_create(s))
+        meta_create(s, frames_wanted(s)) || journal_create(s) || checkpoint_create(s) || witness_create(s) ||
+        trim_create(s))
         return -ENOMEM;
     return make_records(s);
 }
@@ -269,227 +245,7 @@ static void prepare(struct store *s)
     if (sb->entry_pages_used)
         alloc_page_used(s, sb->entry_pages_used - 1);
     o->total = s->meta.record_pages + sb->entry_pages_used;
-    next_step(s);
-}
-
-/* ---- loading ---- */
-static void load_records(struct store *s, uint32_t page, const uint8_t *data)
-{
-    uint32_t kind = 0, first = page;
-    while (first >= s->super.record_pages[kind])
-        first -= s->super.record_pages[kind++];
-    uint32_t bytes = s->record_bytes[kind];
-    uint32_t per_page = bytes == 64 ? RECORDS_PER_PAGE_64 : RECORDS_PER_PAGE_128;
-    const struct disk_page_head *h = (const void *)data;
-    for (uint32_t i = 0; i < per_page && first * per_page + i < s->super.records[kind]; i++) {
-        uint32_t index = first * per_page + i;
-        memcpy(s->records[kind] + (size_t)index * bytes, data + sizeof *h + (size_t)i * bytes, bytes);
-        s->record_lost[kind][index] = (h->lost >> i) & 1;
-    }
-    /* The first frames, in order, for good. */
-    struct meta *m = &s->meta;
-    struct frame *f = &m->frames[page];
-    MUST(m->high == page);
-    f->data = m->memory + (size_t)m->high++ * STORE_PAGE_BYTES;
-    f->page = page;
-    f->state = FRAME_READY;
-    f->resident = true;
-    list_init(&f->lru);
-    list_init(&f->dirty_link);
-    list_init(&f->waiters);
-    list_init(&f->hash_link);
-    memcpy(f->data, data, STORE_PAGE_BYTES);
-}
-
-static int load_entries(struct store *s, uint32_t page, const uint8_t *data)
-{
-    const struct disk_entry_page *p = (const void *)data;
-    uint32_t first = (page - s->meta.record_pages) * ENTRIES_PER_PAGE;
-    for (uint32_t i = 0; i < ENTRIES_PER_PAGE; i++) {
-        const struct disk_entry *e = &p->entry[i];
-        if (!(e->flags & ENTRY_VALID))
-            continue;
-        struct store_key key = entry_key(e);
-        alloc_mark(s, first + i, false);
-        if (index_find(&s->index, &key) == STORE_NONE)
-            index_insert(&s->index, first + i, &key);
-        else if (open_loser(s, first + i))
-            return -ENOMEM;
-    }
-    return 0;
-}
-
-int open_loser(struct store *s, uint32_t entry)
-{
-    return grow(&s->opening->losers, entry);
-}
-
-static void load_page(struct store *s, uint32_t page, const uint8_t *data)
-{
-    if (page < s->meta.record_pages)
-        load_records(s, page, data);
-    else if (load_entries(s, page, data))
-        open_fail(s, -ENOMEM, "not enough memory while loading");
-}
-
-/* Both copies are unreadable: known as empty from now on, once the superblock says that something was lost.
- */
-static void page_lost(struct store *s, uint32_t page)
-{
-    struct opening *o = s->opening;
-    s->damaged = true;
-    s->stats.bad_pages++;
-    page_init(s, page, o->page);
-    if (page < s->meta.record_pages)
-        ((struct disk_page_head *)(void *)o->page)->lost = UINT64_MAX;
-    load_page(s, page, o->page);
-    if (grow(&o->lost, page))
-        open_fail(s, -ENOMEM, "not enough memory while loading");
-}
-
-static void load_continue(struct store *s);
-
-static uint64_t copy_offset(const struct store *s, uint32_t page, unsigned copy)
-{
-    return (copy ? s->super.meta_b : s->super.meta_a) + (uint64_t)page * STORE_PAGE_BYTES;
-}
-
-static void repaired(struct sio *sio, int rc)
-{
-    struct store *s = sio->s;
-    if (rc) {
-        open_fail(s, rc, "rewriting a metadata page failed (%d)", rc);
-        return;
-    }
-    s->opening->at++;
-    load_continue(s);
-}
-
-/* Reads a chunk of copy A, then of copy B: both are checked, so that from here on every page has two good
- * copies and a checkpoint that is cut off can spoil but one. */
-static void chunk_read(struct sio *sio, int rc)
-{
-    struct store *s = sio->s;
-    struct opening *o = s->opening;
-    if (rc && o->in_chunk > 1) {
-        o->in_chunk = 1; /* page by page, to find the unreadable one */
-        o->part = 0;
-    } else {
-        if (rc) {
-            memset(o->part ? o->chunk_b : o->chunk, 0, STORE_PAGE_BYTES);
-            o->read_rc = rc;
-        }
-        o->part++;
-    }
-    if (o->part == 2) {
-        load_continue(s);
-        return;
-    }
-    sio_rw(&o->sio, s->data, DEVICE_READ, copy_offset(s, o->next, o->part), o->part ? o->chunk_b : o->chunk,
-           (uint64_t)o->in_chunk * STORE_PAGE_BYTES);
-}
-
-static void load_chunk(struct store *s)
-{
-    struct opening *o = s->opening;
-    o->in_chunk = (uint32_t)min_u64(LOAD_PAGES, o->total - o->next);
-    o->at = o->part = 0;
-    o->read_rc = 0;
-    sio_init(&o->sio, s, chunk_read);
-    sio_rw(&o->sio, s->data, DEVICE_READ, copy_offset(s, o->next, 0), o->chunk,
-           (uint64_t)o->in_chunk * STORE_PAGE_BYTES);
-}
-
-static uint64_t page_lsn(const uint8_t *page)
-{
-    struct disk_page_head h;
-    memcpy(&h, page, sizeof h);
-    return h.lsn;
-}
-
-/*
- * False: a copy is being rewritten from the other one: a bad one, or the older of two that differ. Replay
- * brings a page that a checkpoint had begun to write to the same end whichever copy it starts from, but it
- * changes, and so writes, only what is not there yet: a copy that is behind would stay so, with a block that
- * was freed long ago.
- */
-static bool load_checked(struct store *s, uint32_t page, const uint8_t *a, const uint8_t *b)
-{
-    struct opening *o = s->opening;
-    bool good[2] = {page_check(s, page, a), page_check(s, page, b)};
-    if (!good[0] && !good[1] && o->read_rc) {
-        /* A path that fails for a while must not cost the page: only what was read and is rotten is given up.
-         */
-        open_fail(s, o->read_rc,
-                  "metadata page %u of %s can not be read (%d): mend the device, or format anew", page,
-                  s->data->name, o->read_rc);
-        return true;
-    }
-    if (!good[0] && !good[1]) {
-        page_lost(s, page);
-        return true;
-    }
-    unsigned from = good[0] && good[1] ? page_lsn(b) > page_lsn(a) : good[1];
-    load_page(s, page, from ? b : a);
-    if (good[0] && good[1] && memcmp(a, b, STORE_PAGE_BYTES) == 0)
-        return true;
-    if (!good[0] || !good[1]) {
-        s->stats.bad_pages++;
-        o->report.pages_repaired++;
-    }
-    if (s->options.read_only || o->finished)
-        return true;
-    memcpy(o->page, from ? b : a, STORE_PAGE_BYTES);
-    sio_init(&o->sio, s, repaired);
-    sio_rw(&o->sio, s->data, DEVICE_WRITE, copy_offset(s, page, !from), o->page, STORE_PAGE_BYTES);
-    return false;
-}
-
-static void load_continue(struct store *s)
-{
-    struct opening *o = s->opening;
-    for (; !o->finished && o->at < o->in_chunk; o->at++) {
-        size_t at = (size_t)o->at * STORE_PAGE_BYTES;
-        if (!load_checked(s, o->next + o->at, o->chunk + at, o->chunk_b + at))
-            return;
-    }
-    if (o->finished)
-        return;
-    o->next += o->in_chunk;
-    if (o->next < o->total) {
-        load_chunk(s);
-        return;
-    }
-    o->part = 0;
-    next_step(s);
-}
-
-static void lost_written(struct sio *sio, int rc)
-{
-    struct store *s = sio->s;
-    struct opening *o = s->opening;
-    if (rc) {
-        open_fail(s, rc, "rewriting a lost metadata page failed (%d)", rc);
-        return;
-    }
-    o->part++;
-    open_step(s);
-}
-
-static void write_lost(struct store *s)
-{
-    struct opening *o = s->opening;
-    if (s->options.read_only || o->part / 2 >= o->lost.count) {
-        next_step(s);
-        return;
-    }
-    uint32_t page = o->lost.ids[o->part / 2];
-    page_init(s, page, o->page);
-    if (page < s->meta.record_pages)
-        ((struct disk_page_head *)(void *)o->page)->lost = UINT64_MAX;
-    page_seal(o->page);
-    sio_init(&o->sio, s, lost_written);
-    sio_rw(&o->sio, s->data, DEVICE_WRITE, copy_offset(s, page, o->part & 1), o->page, STORE_PAGE_BYTES);
+    open_next_step(s);
 }
 
 /* ---- blocks that were found twice, and that the journal did not settle ---- */
@@ -536,7 +292,7 @@ static void settle(struct store *s, uint32_t a, uint32_t b)
     }
     struct frame *f = o->frames[drop == b];
     memset(frame_entry(f, drop), 0, sizeof(struct disk_entry));
-    frame_dirty(s, f, s->journal.durable_seq);
+    frame_dirty(s, f, 0); /* no batch says so: the page's lsn must not pass the journal's end */
     alloc_mark(s, drop, true);
 }
 
@@ -562,7 +318,7 @@ static void losers_step(struct store *s)
         }
         o->losers.count--;
     }
-    next_step(s);
+    open_next_step(s);
 }
 
 /* ---- the steps ---- */
@@ -574,7 +330,7 @@ static void open_flushed(struct flush_wait *w, int rc)
         open_fail(s, rc, "flushing %s failed (%d)",
                   o->step == OPEN_FLUSH_DATA ? s->data->name : s->journal.device->name, rc);
     else
-        next_step(s);
+        open_next_step(s);
 }
 
 static void head_read(struct sio *sio, int rc)
@@ -587,14 +343,14 @@ static void head_read(struct sio *sio, int rc)
         return;
     }
     if (o->step == OPEN_READ_HEAD) {
-        if (check_super(s, o->chunk))
+        if (check_super(s, o->head) || check_witness(s, o->head))
             return;
         if (s->super.flags & SUPER_JOURNAL_DEVICE) {
-            next_step(s);
+            open_next_step(s);
             return;
         }
         o->step++;
-    } else if (check_pair(s, o->chunk)) {
+    } else if (check_pair(s, o->head) || check_witness(s, o->head)) {
         return;
     }
     prepare(s);
@@ -605,7 +361,7 @@ static void super_done(struct store *s, int rc)
     if (rc)
         open_fail(s, rc, "writing the superblock failed (%d)", rc);
     else
-        next_step(s);
+        open_next_step(s);
 }
 
 static void start_checkpoint(struct store *s)
@@ -614,7 +370,7 @@ static void start_checkpoint(struct store *s)
     struct journal *j = &s->journal;
     if (s->options.read_only) {
         j->tail = j->head;
-        next_step(s);
+        open_next_step(s);
         return;
     }
     next->start_counter++;
@@ -633,9 +389,10 @@ static void open_finish(struct store *s)
     if (s->damaged && !o->report.text[0])
         snprintf(
             o->report.text, sizeof o->report.text,
-            "damaged: %zu metadata pages lost now, flags %u, writes before batch %lu may be missing: copy what can be read, "
-            "then format anew",
-            o->lost.count, s->super.flags, (unsigned long)s->super.suspect_below);
+            "damaged: %zu metadata pages and %lu units of the journal lost now, flags %u, writes before batch %lu "
+            "may be missing: copy what can be read, then format anew",
+            o->lost.count, (unsigned long)o->units_lost, s->super.flags,
+            (unsigned long)s->super.suspect_below);
     else if (!s->damaged)
         snprintf(o->report.text, sizeof o->report.text,
                  "%lu journal records applied, %lu metadata pages repaired",
@@ -655,18 +412,18 @@ static void open_step(struct store *s)
     case OPEN_FLUSH_DATA:
     case OPEN_FLUSH_JOURNAL:
         if (s->options.read_only)
-            next_step(s);
+            open_next_step(s);
         else
             flush_device(s, o->step == OPEN_FLUSH_DATA ? &s->flush_data : &s->flush_journal, &o->wait);
         return;
     case OPEN_READ_HEAD:
     case OPEN_READ_JOURNAL_HEAD:
         sio_init(&o->sio, s, head_read);
-        sio_rw(&o->sio, o->step == OPEN_READ_HEAD ? s->data : s->journal.device, DEVICE_READ, 0, o->chunk,
+        sio_rw(&o->sio, o->step == OPEN_READ_HEAD ? s->data : s->journal.device, DEVICE_READ, 0, o->head,
                STORE_HEAD_BYTES);
         return;
     case OPEN_LOAD:
-        load_chunk(s);
+        load_begin(s);
         return;
     case OPEN_FLAG_LOST:
         if (o->lost.count && !s->options.read_only && !(s->super.flags & SUPER_PAGES_LOST)) {
@@ -676,10 +433,10 @@ static void open_step(struct store *s)
         }
         if (o->lost.count)
             s->super.flags |= SUPER_PAGES_LOST;
-        next_step(s);
+        open_next_step(s);
         return;
     case OPEN_WRITE_LOST:
-        write_lost(s);
+        load_write_lost(s);
         return;
     case OPEN_REPLAY:
         replay_start(s, super_done);
@@ -712,6 +469,9 @@ int open_tick(struct store *s)
         return 1;
     }
     open_destroy(s);
+    for (uint32_t p = 0; p < s->alloc.pages_used; p++)
+        trim_note_page(s, p);
+    trim_wake(s);
     if (s->damaged)
         log_warn(s->env, "block store is damaged", "device=%s text=\"%s\"", s->data->name, report.text);
     else
@@ -727,8 +487,8 @@ void open_destroy(struct store *s)
     if (!o)
         return;
     replay_destroy(s);
-    free(o->chunk);
-    free(o->chunk_b);
+    free(o->head);
+    load_free(o);
     free(o->page);
     free(o->lost.ids);
     free(o->losers.ids);
@@ -776,10 +536,9 @@ struct store *store_open(struct env *env, struct device *data, struct device *jo
     loop_task_init(&s->task, store_task_fn());
     o->done = done;
     o->arg = arg;
-    o->chunk = aligned_alloc(STORE_PAGE_BYTES, LOAD_PAGES * STORE_PAGE_BYTES);
-    o->chunk_b = aligned_alloc(STORE_PAGE_BYTES, LOAD_PAGES * STORE_PAGE_BYTES);
+    o->head = aligned_alloc(STORE_PAGE_BYTES, STORE_HEAD_BYTES);
     o->page = aligned_alloc(STORE_PAGE_BYTES, STORE_PAGE_BYTES);
-    MUST(o->chunk && o->chunk_b && o->page);
+    MUST(o->head && o->page);
     sio_init(&o->sio, s, head_read);
     if (!s->options.read_only && (data->read_only || s->journal.device->read_only))
         open_fail(s, -EROFS, "device %s is read-only", data->name);

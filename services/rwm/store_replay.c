@@ -3,8 +3,8 @@
  *
  * 1. Walk from the tail along the chain (position, seq, CRC of the batch before).
  * 2. Where it ends, look at the whole ring for batches of this life with a later seq. If one of them says
- * (mark) that the missing one had been durable, this is damage: say so, and go on behind the gap. Else it is
- * the end.
+ * (mark) that the missing one had been durable, or the witness or a metadata page does, this is damage: say
+ * so, and go on behind the gap, if something is there. Else it is the end.
  * 3. The last batches, beyond every mark, may have been cut off between their own write and their direct
  * writes: check the data, and end before the first batch that lacks some. Units that a later batch of the log
  * replaced are not checked: its write-back or reuse may have begun.
@@ -136,6 +136,7 @@ static void chain_accept(struct store *s)
     r->pos = r->found.end;
     r->crc = h->crc;
     r->seq = h->seq + 1;
+    r->trace = false;
     r->mark = max_u64(r->mark, h->mark);
     r->seen_seq = max_u64(r->seen_seq, h->seq);
     struct recent *c = &r->recent[r->recent_count++ % RECENT_BATCHES];
@@ -145,6 +146,19 @@ static void chain_accept(struct store *s)
     c->payload_ok = payload_ok(h, r->found.bytes, r->found.payload);
     memset(c->bad, 0, sizeof c->bad);
     memcpy(c->bytes, r->found.bytes, sizeof *h + h->record_bytes);
+}
+
+/* What lies at pos is not the next batch: is it what rot left of it? */
+static bool trace_at(struct store *s, uint64_t pos)
+{
+    const struct replay *r = s->replay;
+    struct disk_batch h;
+    const uint8_t *p;
+    if (pos % s->journal.bytes + sizeof h > s->journal.bytes ||
+        !window_have(s, pos % s->journal.bytes, sizeof h, &p))
+        return false;
+    memcpy(&h, p, sizeof h);
+    return h.seq == r->seq || (pos && h.pos == pos);
 }
 
 /* The next batch of the chain: where the last one ended, or, not fitting there, at the start of the ring. */
@@ -164,6 +178,7 @@ static int chain_next(struct store *s)
         const struct disk_batch *h = &r->found.head;
         if (rc && h->pos == pos && h->seq == r->seq && (r->any_crc || h->prev_crc == r->crc))
             return 1;
+        r->trace = r->trace || (rc == 0 && trace_at(s, pos));
         if (i == 0) {
             r->absent_pos = r->pos;
             r->absent_seq = r->seq;
@@ -208,6 +223,28 @@ static bool walk(struct store *s)
 }
 
 /* ---- 2: torn or rotten ---- */
+/* The journal ends before what witness or pages say was durable, and nothing later is in it. False: the open
+ * fails.
+ */
+static bool end_missing(struct store *s)
+{
+    struct replay *r = s->replay;
+    if (s->journal.device != s->data && !r->trace) {
+        open_fail(
+            s, -ESTALE,
+            "the journal device %s ends at batch %lu, and %lu had been durable: put back from a copy? refused",
+            s->journal.device->name, (unsigned long)r->seq - 1, (unsigned long)r->mark);
+        return false;
+    }
+    log_warn(s->env, "the end of the journal is missing", "device=%s from=%lu to=%lu",
+             s->journal.device->name, (unsigned long)r->seq, (unsigned long)r->mark);
+    s->damaged = true;
+    r->suspect_below = r->mark + 1;
+    r->seen_seq = max_u64(r->seen_seq, r->mark);
+    r->recent_count = 0; /* all that is left is below the mark */
+    return true;
+}
+
 static bool scan(struct store *s)
 {
     struct replay *r = s->replay;
@@ -233,7 +270,10 @@ static bool scan(struct store *s)
             r->scan_pos = h->pos;
         }
     }
-    if (r->scan_mark < r->seq) {
+    bool missing = max_u64(r->scan_mark, r->mark) >= r->seq;
+    if (missing && !r->scan_seq && !end_missing(s))
+        return false;
+    if (!missing || !r->scan_seq) {
         r->phase = REPLAY_VERIFY;
         verify_begin(s);
         return true;
@@ -417,6 +457,7 @@ void replay_start(struct store *s, void (*done)(struct store *s, int rc))
         r->recent[i].bytes = recent + (size_t)i * BATCH_BUFFER_BYTES;
     r->done = done;
     r->seen_seq = s->super.tail_seq - 1;
+    r->mark = open_durable_seq(s);
     r->phase = REPLAY_WALK;
     list_init(&r->frame_wait.link);
     segment_begin(s, s->super.tail_pos, s->super.tail_seq, false, s->super.tail_prev_crc);

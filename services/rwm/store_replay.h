@@ -42,6 +42,7 @@ struct replay {
     /* walking */
     uint64_t pos, seq, mark, seen_seq, suspect_below;
     uint32_t crc;
+    bool trace;                      /* where the chain ends lies what rot left of a batch */
     bool any_crc;                    /* behind a gap: the CRC of the batch before is not known */
     uint64_t absent_pos, absent_seq; /* this batch is not at this position */
     struct segment segments[SEGMENTS_MAX];

@@ -2,16 +2,20 @@
  * store_super.c: the superblocks: where the areas lie, which copy counts, and how a new one comes into force.
  *
  * Both copies are brought up to date, one after the other, before anything relies on the new state (freed
- * journal space above all): so one of them may tear or rot at any time. A journal device is told first that
- * the change is coming (INTENT), then that it is made (SETTLED): the two devices can then tell a crash in
- * between, which leaves them one step apart in this order, from one of them having been put back from a copy.
+ * journal space above all): so one of them may tear or rot at any time. The first to be written after an open
+ * is the one that did not count there: the other may be the only good one, and a write of it may tear. A
+ * journal device is told first that the change is coming (INTENT), then that it is made (SETTLED): the two
+ * devices can then tell a crash in between, which leaves them one step apart in this order, from one of them
+ * having been put back from a copy.
  */
 #include "services/rwm/store_internal.h"
 
 static uint32_t page_crc(const void *page)
 {
-    /* magic, then the CRC, then the rest: the same in both kinds of superblock */
-    _Static_assert(offsetof(struct disk_super, crc) == 8 && offsetof(struct disk_jsuper, crc) == 8, "");
+    /* magic, then the CRC, then the rest: the same in all pages of the head */
+    _Static_assert(offsetof(struct disk_super, crc) == 8 && offsetof(struct disk_jsuper, crc) == 8 &&
+                       offsetof(struct disk_witness, crc) == 8,
+                   "");
     const uint8_t *p = page;
     uint32_t zero = 0;
     uint32_t crc = crc32c_extend(crc32c(p, 8), &zero, 4);
@@ -38,11 +42,13 @@ static bool all_zero(const void *page)
     return true;
 }
 
-/* Index of the copy that counts, or -errno. sequence lies at the same place in both kinds. */
+/* Index of the copy that counts, or -errno. sequence lies at the same place in all kinds. */
 static int choose(const void *copy0, const void *copy1, uint64_t magic)
 {
-    _Static_assert(
-        offsetof(struct disk_super, sequence) == 16 && offsetof(struct disk_jsuper, sequence) == 16, "");
+    _Static_assert(offsetof(struct disk_super, sequence) == 16 &&
+                       offsetof(struct disk_jsuper, sequence) == 16 &&
+                       offsetof(struct disk_witness, seq) == 16,
+                   "");
     const void *copy[2] = {copy0, copy1};
     bool ours = false, blank = true, valid[2];
     uint64_t sequence[2];
@@ -69,7 +75,7 @@ int super_choose(const void *copy0, const void *copy1, struct disk_super *out)
     if (i < 0)
         return i;
     memcpy(out, i ? copy1 : copy0, sizeof *out);
-    return 0;
+    return i;
 }
 
 int jsuper_choose(const void *copy0, const void *copy1, struct disk_jsuper *out)
@@ -78,7 +84,21 @@ int jsuper_choose(const void *copy0, const void *copy1, struct disk_jsuper *out)
     if (i < 0)
         return i;
     memcpy(out, i ? copy1 : copy0, sizeof *out);
-    return 0;
+    return i;
+}
+
+void witness_seal(struct disk_witness *w)
+{
+    w->crc = page_crc(w);
+}
+
+int witness_choose(const void *copy0, const void *copy1, struct disk_witness *out)
+{
+    int i = choose(copy0, copy1, STORE_WITNESS_MAGIC);
+    if (i < 0)
+        return i;
+    memcpy(out, i ? copy1 : copy0, sizeof *out);
+    return i;
 }
 
 int super_layout(struct disk_super *sb)
@@ -203,10 +223,11 @@ static void step_write(struct store *s)
     if (u->step == STEP_INTENT_0 || u->step == STEP_SETTLED_0)
         fill_jsuper(s, u->step == STEP_INTENT_0 ? JSUPER_INTENT : JSUPER_SETTLED);
     struct device *d = on_journal(u->step) ? s->journal.device : s->data;
+    unsigned copy = (u->step & 1) ^ (on_journal(u->step) ? u->jfirst : u->first);
     memcpy(u->page, on_journal(u->step) ? (const void *)&u->jsuper : (const void *)&u->next,
            STORE_PAGE_BYTES);
     sio_init(&u->sio, s, step_written);
-    sio_rw(&u->sio, d, DEVICE_WRITE, u->step & 1 ? STORE_SUPER_1 : STORE_SUPER_0, u->page, STORE_PAGE_BYTES);
+    sio_rw(&u->sio, d, DEVICE_WRITE, copy ? STORE_SUPER_1 : STORE_SUPER_0, u->page, STORE_PAGE_BYTES);
 }
 
 /* Without a journal device this is two writes and two flushes. */

@@ -16,63 +16,14 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/rng.h"
+#include "common/sim.h"
 #include "services/rwm/store.h"
-
-/* In front of a device: holds some requests back for long, as a disk that retries a sector does. */
-struct slow_device {
-    struct device dev;
-    struct device *inner;
-    struct list held;
-    struct rng rng;
-    uint64_t hold; /* one in so many requests; 0 = none */
-};
-
-static inline int slow_submit(struct device *dev, struct device_io *io)
-{
-    struct slow_device *d = container_of(dev, struct slow_device, dev);
-    int rc = device_io_check(d->inner, io);
-    if (rc)
-        return rc;
-    if (!d->hold || !rng_chance(&d->rng, 1, d->hold))
-        return device_submit(d->inner, io);
-    list_push_back(&d->held, &io->link);
-    return 0;
-}
-
-static inline void slow_destroy(struct device *dev)
-{
-    device_destroy(container_of(dev, struct slow_device, dev)->inner);
-}
-
-static inline void slow_init(struct slow_device *d, struct device *inner, uint64_t seed, uint64_t hold)
-{
-    static const struct device_ops ops = {.submit = slow_submit, .destroy = slow_destroy};
-    d->dev = *inner;
-    d->dev.ops = &ops;
-    d->inner = inner;
-    d->hold = hold;
-    list_init(&d->held);
-    rng_seed(&d->rng, seed);
-}
-
-/* Lets each held request go with chance 1 in n. */
-static inline void slow_release(struct slow_device *d, uint64_t n)
-{
-    struct list again;
-    list_init(&again);
-    while (!list_empty(&d->held)) {
-        struct list *l = list_pop_front(&d->held);
-        if (rng_chance(&d->rng, 1, n))
-            assert_int_equal(device_submit(d->inner, list_entry(l, struct device_io, link)), 0);
-        else
-            list_push_back(&again, l);
-    }
-    list_splice(&d->held, &again);
-}
+#include "tests/torture/slow_device.h"
 
 struct world {
     struct slow_device slow[2]; /* what the store sees: data, journal */
     uint64_t hold;
+    struct sim_world *sim; /* time stands still but for what is due: runs repeat */
     struct loop *loop;
     struct rng rng;
     struct env env;
@@ -95,7 +46,9 @@ static inline void world_init(struct world *w, uint64_t seed)
 {
     memset(w, 0, sizeof *w);
     log_set_sink(quiet_sink, NULL);
-    assert_int_equal(loop_create_real(NULL, &w->loop), 0);
+    assert_int_equal(sim_world_create(seed, &w->sim), 0);
+    assert_int_equal(loop_create_sim(w->sim, "test", 0, &w->loop), 0);
+    sim_loop_set_interrupts(w->loop, 0, 1);
     rng_seed(&w->rng, seed ^ 0x776f726c64ull);
     w->env = (struct env){.loop = w->loop, .rng = &w->rng, .name = "test"};
 }
@@ -109,12 +62,16 @@ static inline void world_end(struct world *w)
     if (w->journal)
         device_destroy(w->journal);
     loop_destroy(w->loop);
+    sim_world_destroy(w->sim);
 }
 
 /* One round and some device requests; false when nothing is left to happen. */
 static inline bool world_step(struct world *w)
 {
-    unsigned n = loop_run_once(w->loop, 0);
+    unsigned n = 0;
+    /* What is due now; timers of milliseconds wait for world_pass. */
+    if (sim_world_next_ns(w->sim) <= sim_world_now(w->sim) + 100 * NS_PER_US)
+        n += sim_world_step(w->sim);
     for (unsigned i = 0; i < 2; i++) {
         if (w->slow[i].inner && !list_empty(&w->slow[i].held)) {
             slow_release(&w->slow[i], 100);
@@ -144,6 +101,15 @@ static inline void world_drain(struct world *w)
 {
     bool never = false;
     world_run(w, &never);
+}
+
+/* Lets time pass. */
+static inline void world_pass(struct world *w, uint64_t ns)
+{
+    for (uint64_t end = sim_world_now(w->sim) + ns; sim_world_now(w->sim) < end;) {
+        sim_world_run_until(w->sim, min_u64(end, sim_world_now(w->sim) + NS_PER_MS));
+        world_drain(w);
+    }
 }
 
 /* The devices as the store shall see them, anew after each change of them. */

@@ -414,6 +414,40 @@ static void test_read_only(void **state)
 
 /* Destroyed after every number of steps of its life, opening included: the sanitizers say whether something
  * was left. */
+/* What was freed goes back to a thin device, at once or after the next open, and can be used again. */
+static void test_trim(void **state)
+{
+    (void)state;
+    for (unsigned reopened = 0; reopened < 2; reopened++) {
+        struct world w;
+        make(&w, 5, 16 * MIB, false, NULL);
+        struct medium *m = device_ram_medium(w.data);
+        uint64_t empty = medium_allocated(m);
+        for (uint64_t b = 0; b < 60; b++)
+            assert_int_equal(do_write(&w, b, 0, 32, b + 1), 0);
+        uint64_t full = medium_allocated(m);
+        assert_true(full >= empty + 60 * BLOCK_BYTES);
+        for (uint64_t b = 1; b < 60; b++)
+            assert_int_equal(do_remove(&w, b), 0);
+        if (reopened)
+            reopen(&w, NULL);
+        struct store_stats st;
+        /* the medium leaves out some discards, as devices do: most of the space is back */
+        world_pass(&w, 30 * NS_PER_S);
+        assert_true(medium_allocated(m) < empty + 40 * BLOCK_BYTES);
+        store_stats_get(w.s, &st);
+        assert_int_equal(st.used_bytes, BLOCK_BYTES);
+        for (unsigned u = 0; u < 32; u++)
+            check_unit(&w, 0, u, 1, 1);
+        for (uint64_t b = 1; b < 60; b++)
+            assert_int_equal(do_write(&w, b, 0, 32, b + 100), 0);
+        world_pass(&w, 30 * NS_PER_S);
+        for (uint64_t b = 1; b < 60; b++)
+            check_unit(&w, b, 31, b + 100, b + 100);
+        world_end(&w);
+    }
+}
+
 static void test_destroy_anywhere(void **state)
 {
     (void)state;
@@ -504,6 +538,55 @@ static void test_costs(void **state)
     world_end(&w);
 }
 
+/* Bytes to the medium for bytes of the client, in hundredths, at depth one, write-back included. */
+static uint64_t amplification(bool again, bool random, uint32_t units)
+{
+    enum { N = 400 };
+    struct world w;
+    uint64_t version = 0;
+    world_init(&w, 9);
+    w.data = device_ram_create(256 * MIB, 512, 512, 0);
+    struct store_format_options o = {
+        .journal_bytes = 16 * MIB, .max_partitions = 63, .max_volumes = 31, .max_turns = 63};
+    assert_int_equal(world_format(&w, &o), 0);
+    assert_int_equal(world_open(&w, NULL), 0);
+    for (uint64_t b = 0; b < N && again; b++)
+        assert_int_equal(do_write(&w, b, 0, units, ++version), 0);
+    assert_int_equal(world_close(&w), 0);
+    assert_int_equal(world_open(&w, NULL), 0);
+    uint64_t before = w.data->write_bytes;
+    for (uint64_t b = 0; b < N; b++)
+        assert_int_equal(do_write(&w, random ? b * 149 % N : b, 0, units, ++version), 0);
+    assert_int_equal(world_close(&w), 0);
+    uint64_t bytes = w.data->write_bytes - before;
+    world_end(&w);
+    return bytes * 100 / ((uint64_t)N * units * UNIT_BYTES);
+}
+
+/* What docs/disk-format.md says of bytes written and of memory. */
+static void test_amplification(void **state)
+{
+    (void)state;
+    uint64_t first = amplification(false, false, 1), over = amplification(true, false, 1),
+             scattered = amplification(true, true, 1), whole = amplification(true, false, 32);
+    printf("4 KiB first x%lu.%02lu, again x%lu.%02lu, scattered x%lu.%02lu; 128 KiB x%lu.%02lu\n",
+           first / 100, first % 100, over / 100, over % 100, scattered / 100, scattered % 100, whole / 100,
+           whole % 100);
+    assert_in_range(first, 100, 130);
+    assert_in_range(over, 200, 230);
+    assert_in_range(scattered, 200, 410);
+    assert_in_range(whole, 100, 113);
+    struct world w;
+    struct store_stats st;
+    make(&w, 0, 16 * GIB, false, NULL);
+    store_stats_get(w.s, &st);
+    uint64_t slots = st.capacity_bytes / BLOCK_BYTES, records = 8 * 4096;
+    printf("%lu.%lu bytes resident a block\n", (st.resident_bytes - records) / slots,
+           (st.resident_bytes - records) * 10 / slots % 10);
+    assert_in_range(st.resident_bytes - records, 40 * slots, 64 * slots);
+    world_end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -518,9 +601,11 @@ int main(void)
         cmocka_unit_test(test_format_refuses),
         cmocka_unit_test(test_format_fills_journal),
         cmocka_unit_test(test_read_only),
+        cmocka_unit_test(test_trim),
         cmocka_unit_test(test_destroy_anywhere),
         cmocka_unit_test(test_destroy_in_callback),
         cmocka_unit_test(test_costs),
+        cmocka_unit_test(test_amplification),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
