@@ -194,6 +194,13 @@ static void test_supers(void **state)
             EXPECT(&b, true, F(SUPER_COPY_BAD, copy, 0));
             repaired_whole(&b, 1);
             put_old(b.w.data, b.image->old_data, at[copy], STORE_PAGE_BYTES);
+            struct disk_super both[2];
+            for (int i = 0; i < 2; i++)
+                medium_read(device_ram_medium(b.w.data), at[i], &both[i], sizeof both[i]);
+            if (both[!copy].sequence == both[copy].sequence + 1) {
+                EXPECT(&b, true, F(SUPER_CUT_OFF, -1, ANY)); /* or the update was lost: nothing tells */
+                CHANGE_SUPER(&b, 1u << copy, sb->sequence -= 3);
+            }
             EXPECT(&b, true, F(SUPER_COPY_STALE, copy, 0));
             repaired_whole(&b, 1);
             device_ram_fail_range(b.w.data, at[copy], 4096, -EIO);
