@@ -3,7 +3,7 @@
 export CLUSTER_NET=rdma:${GUEST_ADDRESS:-10.0.0.1} CLUSTER_SAN=${CLUSTER_SAN-} CLUSTER_OSDS=${CLUSTER_OSDS:-2}
 export CLUSTER_PATIENCE=120 # everything is emulated
 . "$(dirname "${BASH_SOURCE[0]}")/../system/lib.sh"
-cistern() { "$CISTERN_BIN/cistern" "$@" 2> >(cat >&2); } # the console is a terminal: no progress on it
+cistern() { "$CISTERN_BIN/cistern" --timeout 120s "$@" 2> >(cat >&2); } # the console is a terminal: no progress on it
 
 say() { echo "[$SECONDS s] $*"; }
 
@@ -16,14 +16,22 @@ guest_ports() {
 
 # guest_tool COMMAND PORT-OF [NUMBER]: see guest_tool.c.
 guest_tool() {
-    local command=$1 name=$2
+    local command=$1 name=$2 limit=
     shift 2
-    "${CISTERN_BIN%/bin}/bin-tests/guest_tool" "$CLUSTER_DIR/secret" "$CLUSTER_NET:0" "$command" "$CLUSTER_NET:$(cluster_port "$name")" "$@"
+    [ "$command" != counters ] || limit="timeout 60"
+    $limit "${CISTERN_BIN%/bin}/bin-tests/guest_tool" "$CLUSTER_DIR/secret" "$CLUSTER_NET:0" "$command" "$CLUSTER_NET:$(cluster_port "$name")" "$@"
 }
 
 # guest_counter SERVICE NAME
-guest_counter() { timeout 30 "${CISTERN_BIN%/bin}/bin-tests/guest_tool" "$CLUSTER_DIR/secret" "$CLUSTER_NET:0" counters \
-    "$CLUSTER_NET:$(cluster_port "$1")" | awk -v name="$2" '$1 == name { print $2 }'; }
+guest_counter() { guest_tool counters "$1" 2>>"$CLUSTER_DIR/tool.log" | awk -v name="$2" '$1 == name { print $2 }'; }
+
+# guest_nbd NAME VOLUME: cluster_nbd, more than once: a client gives up connecting after 10 s, which is short in a guest on a
+# busy host.
+guest_nbd() {
+    local i
+    for i in 1 2 3 4; do ! cluster_nbd "$@" || return 0; done
+    fail "cannot open volume $2"
+}
 
 # guest_fio NAME RW BS DEPTH BYTES [OPTION...]: writes to the volume served as NAME and verifies.
 guest_fio() {

@@ -37,9 +37,9 @@ round() { # NUMBER
     local shape rw bs depth bytes name i jobs=()
     local shapes=("randwrite 4k 16 1M" "write 128k 4 4M" "randrw 1536 4 192k" "randwrite 64k 8 4M" "write 1M 2 4M")
     cistern volume create "round$1" 4M >/dev/null
-    CISTERN_CONFIG=$CLUSTER_DIR/client.conf cluster_nbd direct direct
-    CISTERN_CONFIG=$CLUSTER_DIR/gateway.conf cluster_nbd gated gated
-    CISTERN_CONFIG=$CLUSTER_DIR/client.conf cluster_nbd passing "round$1"
+    CISTERN_CONFIG=$CLUSTER_DIR/client.conf guest_nbd direct direct
+    CISTERN_CONFIG=$CLUSTER_DIR/gateway.conf guest_nbd gated gated
+    CISTERN_CONFIG=$CLUSTER_DIR/client.conf guest_nbd passing "round$1"
     guest_fio passing randwrite 4k 4 256k --size=4M >/dev/null
     for i in 0 1; do # three rounds have all of them
         shape=${shapes[($1 * 2 + i) % 5]}
@@ -51,7 +51,8 @@ round() { # NUMBER
         for name in "${jobs[@]}"; do wait "$name" || fail "round $1, $shape"; done
         jobs=()
     done
-    timeout 60 "${CISTERN_BIN%/bin}/bin-tests/guest_tool" "$CLUSTER_DIR/secret" "$CLUSTER_NET:0" many "$CLUSTER_NET:$(cluster_port osd1)" 20 >/dev/null
+    timeout 60 "${CISTERN_BIN%/bin}/bin-tests/guest_tool" "$CLUSTER_DIR/secret" "$CLUSTER_NET:0" many "$CLUSTER_NET:$(cluster_port osd1)" 20 >/dev/null ||
+        true # they only come and go
     if [ $(($1 % 2)) = 0 ]; then cluster_kill9 passing; else cluster_stop passing; fi
     cluster_stop direct
     cluster_stop gated

@@ -38,8 +38,8 @@ cluster_start_all
 cistern pool create main
 cistern volume create direct 8M
 cistern volume create gated 8M
-cluster_nbd direct direct
-CISTERN_CONFIG=$CLUSTER_DIR/gateway.conf cluster_nbd gated gated
+guest_nbd direct direct
+CISTERN_CONFIG=$CLUSTER_DIR/gateway.conf guest_nbd gated gated
 guest_tool table mdc 200 >"$CLUSTER_DIR/table.out" &
 on_exit "kill $! 2>/dev/null"
 has_session() { [ "$(field session)" = 1 ]; }

@@ -32,6 +32,7 @@ static bool ended;
 static struct rpc_call ping_call;
 static bool ping_out;
 static unsigned pings;
+static bool again; /* who is refused connects again: a service takes a few hundred strangers at a time */
 
 static uint64_t now_ms(clockid_t clock)
 {
@@ -45,6 +46,8 @@ static void say(const char *what, const char *why)
     printf("%lu %s%s%s\n", (unsigned long)now_ms(CLOCK_REALTIME), what, *why ? " " : "", why);
     fflush(stdout);
 }
+
+static struct rpc_peer *connect_to(void);
 
 static void on_up(void *service, struct rpc_peer *peer)
 {
@@ -63,6 +66,10 @@ static void on_down(void *service, struct rpc_peer *peer, enum fabric_down reaso
 {
     (void)service;
     (void)peer;
+    if (again) {
+        (void)connect_to();
+        return;
+    }
     downs++;
     if (ping_out)
         say("WRONG", "a call has not ended before down");
@@ -147,6 +154,7 @@ static int watch(uint64_t ping_ms)
 static int many(unsigned count)
 {
     const uint64_t begin = now_ms(CLOCK_MONOTONIC);
+    again = true;
     for (unsigned i = 0; i < count; i++)
         (void)connect_to();
     run_until_up(count);
@@ -227,6 +235,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[3], "table") == 0)
         config.role = FABRIC_ROLE_CLIENT;
+    if (strcmp(argv[3], "many") == 0 || strcmp(argv[3], "serve") == 0)
+        config.connect_timeout_ns = 120 * NS_PER_S; /* a thousand at once take longer than one may */
     rng_init_system(&rng);
     config.incarnation = rng_u64(&rng) | 1;
     int rc = loop_create_real(NULL, &loop);

@@ -198,7 +198,14 @@ cluster_nbd() {
         setsid nbdkit -f -U "$CLUSTER_DIR/$name.sock" "$CISTERN_PLUGIN" "volume=$volume" \
         "config=$CISTERN_CONFIG" "$@" >>"$CLUSTER_DIR/$name.log" 2>&1 </dev/null &
     echo $! >"$CLUSTER_DIR/$name.pid"
-    wait_until "$CLUSTER_PATIENCE" test -S "$CLUSTER_DIR/$name.sock" || { tail -n 15 "$CLUSTER_DIR/$name.log" >&2; return 1; }
+    if ! wait_until "$CLUSTER_PATIENCE" cluster_nbd_settled "$name" || [ ! -S "$CLUSTER_DIR/$name.sock" ]; then
+        tail -n 15 "$CLUSTER_DIR/$name.log" >&2
+        return 1
+    fi
+}
+
+cluster_nbd_settled() { # NAME
+    [ -S "$CLUSTER_DIR/$1.sock" ] || ! cluster_running "$1"
 }
 
 cluster_nbd_uri() { # NAME

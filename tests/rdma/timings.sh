@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# timings.sh [ROUNDS]: how long it takes until a death, a cut or a refusal is noticed over RDMA between two hosts (guests on one
+# cable), and until 1,000 connections are up. Prints a table: each round's milliseconds. Not a ctest: no test asserts a time.
+: "${CISTERN_BUILD:=$(cd "$(dirname "$0")/../.." && pwd)/build-release}"
+. "$(dirname "$0")/lib.sh"
+. "$here/hosts.sh"
+rounds=${1:-3}
+declare -A took
+order=()
+record() { # WHAT MS
+    [ -n "${took[$1]:-}" ] || order+=("$1")
+    took[$1]="${took[$1]:-} $2"
+}
+
+# serving: a serves at port 7500 (not the cluster's); watching FILE [MS]: b is connected to it, and pings every MS.
+serving() {
+    on a 'tool() { exec "${CISTERN_BIN%/bin}/bin-tests/guest_tool" "$CLUSTER_DIR/secret" "$CLUSTER_NET:0" "$@"; }
+          rm -f $OUT/served; (tool serve rdma:10.0.0.1:7500) >$OUT/served 2>&1 & server=$!' &&
+        seen 120 a served serving
+}
+watching() {
+    on b "tool() { exec \"\${CISTERN_BIN%/bin}/bin-tests/guest_tool\" \"\$CLUSTER_DIR/secret\" \"\$CLUSTER_NET:0\" \"\$@\"; }
+          rm -f \$OUT/$1; (tool watch rdma:10.0.0.1:7500 ${2:-}) >\$OUT/$1 2>&1 & client=\$!" &&
+        seen 120 b "$1" up && { [ -z "${2:-}" ] || seen 120 b "$1" answered; }
+}
+quiet_end() { on a 'kill -9 $server; kill -CONT $server; wait $server' || true; on b 'kill -9 $client; wait $client' || true; } >/dev/null 2>&1
+
+noticed() { # WHAT HOST FILE: since the call before
+    seen 90 "$2" "$3" down && record "$1: $(grep -h down "$(guest_out "$2")/$3" | sed 's/^[0-9]* down //' | head -n 1)" "$seen_ms"
+}
+
+one_round() {
+    local traffic kind
+    serving && watching w && on a 'kill -9 $server' && noticed "the server's process is killed" b w || return
+    quiet_end
+    serving && watching w && on b 'kill -9 $client' && noticed "the client's process is killed" a served || return
+    quiet_end
+    serving && watching w 100 && on a 'kill -STOP $server' && noticed "the server's process stands still (SIGSTOP)" b w || return
+    quiet_end
+    for traffic in "" 100; do
+        kind=idle
+        [ -z "$traffic" ] || kind="with traffic"
+        serving && watching w $traffic && link a off && noticed "the server's port goes down, $kind" b w || return
+        link a on
+        quiet_end
+        serving && watching w $traffic && cable_cut && noticed "silent cut, $kind" b w || return
+        cable heal
+        quiet_end
+    done
+    refusals && many
+}
+
+timed() { # WHAT ADDRESS: a connection that does not come up; the guest's own clock, which is the host's
+    local ms why
+    read -r ms why < <(on b "begin=\$(date +%s%3N); (tool watch $2) | { read -r at what why; echo \$((at - begin)) \$why; }")
+    record "$1: $why" "$ms"
+}
+refusals() {
+    timed "connect where nobody listens" rdma:10.0.0.1:7599
+    timed "connect to an address that no host has" rdma:10.0.0.77:7500
+    cable_cut
+    timed "connect to a host that was cut off" rdma:10.0.0.1:7500
+    cable heal
+}
+
+many() {
+    local ms
+    serving || return
+    ms=$(on b '(tool many rdma:10.0.0.1:7500 1000) 2>&1 | tail -n 1') || return
+    record "1,000 connections at once, until all are up" "$(sed -E 's/.* in ([0-9]+) ms/\1/' <<<"$ms")"
+    quiet_end
+}
+
+hosts_start $((120 + rounds * 240))
+rc=0
+for _ in $(seq "$rounds"); do one_round || { rc=1; break; }; done
+hosts_stop $rc || rc=$?
+printf '\n%-90s %s\n' what "milliseconds, each round"
+for what in "${order[@]}"; do printf '%-90s %s\n' "$what" "${took[$what]}"; done
+exit $rc
