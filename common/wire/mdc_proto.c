@@ -77,6 +77,15 @@ TYPE(module_heartbeat_request, R(module_heartbeat_request, "mod", U32, module),
 TYPE(module_heartbeat_reply, R(module_heartbeat_reply, "term", U64, term),
      R(module_heartbeat_reply, "ver", U64, version), F(module_heartbeat_reply, "again", BOOL, register_again),
      WIRE_END);
+INFO(module_report, module_report_item, R(module_report_item, "pool", U32, pool),
+     R(module_report_item, "part", U32, partition), R(module_report_item, "epoch", U64, epoch),
+     R(module_report_item, "mem", U32, member), R(module_report_item, "minc", U64, member_incarnation),
+     R(module_report_item, "what", U8, what), WIRE_END);
+TYPE(module_report_request, R(module_report_request, "mod", U32, module),
+     R(module_report_request, "inc", U64, incarnation),
+     WIRE_A(struct mdc_module_report_request, "items", items, count, &mdc_module_report_item), WIRE_END);
+TYPE(module_report_reply, R(module_report_reply, "term", U64, term),
+     R(module_report_reply, "ver", U64, version), WIRE_END);
 TYPE(gateway_heartbeat_request, F(gateway_heartbeat_request, "addr", BIN, addr),
      F(gateway_heartbeat_request, "cli", U32, clients), F(gateway_heartbeat_request, "vols", U32, volumes),
      F(gateway_heartbeat_request, "r", U64, reads), F(gateway_heartbeat_request, "w", U64, writes),

@@ -102,6 +102,36 @@ struct mdc_module_heartbeat_reply {
     uint64_t term, version;
     bool register_again; /* the MDC does not know this incarnation */
 };
+/*
+ * A primary tells what it sees of other members of its partitions. Each item counts only when its epoch is
+ * the partition's present one, the reporter its primary, and the member still that incarnation; the others
+ * are left out silently. Nothing is done about the last in-sync member. The primary repeats what still holds.
+ */
+enum mdc_report_what {
+    MDC_REPORT_UNREACHABLE = 1, /* in sync, does not answer: dropped from the in-sync set when the controller
+                                   has lost it too, or when both are heard but the report stands for a time */
+    MDC_REPORT_UNFIT = 2,       /* in sync, answers, but could not apply a write: dropped at once */
+    MDC_REPORT_IN_SYNC = 3,     /* equal, and every write since waits for it: taken in at once */
+    MDC_REPORT_LOST = 4, /* was reported as equal in this epoch and is not any more: a new epoch, in which it
+                            is not in sync, at once, so that a late IN_SYNC counts for nothing */
+};
+struct mdc_module_report_item {
+    uint32_t pool, partition; /* partition: index in the pool */
+    uint64_t epoch;
+    uint32_t member;
+    uint64_t member_incarnation;
+    uint8_t what; /* enum mdc_report_what */
+};
+#define MDC_REPORT_ITEMS 64
+struct mdc_module_report_request {
+    uint32_t module;
+    uint64_t incarnation;
+    struct mdc_module_report_item items[MDC_REPORT_ITEMS];
+    uint32_t count;
+};
+struct mdc_module_report_reply {
+    uint64_t term, version; /* of a table that has what was decided */
+};
 struct mdc_gateway_heartbeat_request {
     uint8_t addr[MDC_ADDR_LEN];
     uint32_t clients, volumes;
@@ -120,8 +150,8 @@ struct mdc_pool_create_request {
     uint32_t module_count;
     uint32_t partitions;   /* power of two; 0 = chosen from the number of modules */
     uint32_t stripe_bytes; /* 0 = 1 MiB for ssd and pmem, 4 MiB when a member is hdd or san */
-    uint8_t copies;        /* only 1 so far */
-    uint8_t min_copies;    /* in sync, below which nothing is served; 0 = 1 */
+    uint8_t copies;        /* 0 = 1; fewer are kept where there are fewer modules */
+    uint8_t min_copies;    /* in sync, below which writes wait; 0 = 1 */
 };
 struct mdc_pool_info {
     uint32_t id;
@@ -332,14 +362,15 @@ extern const struct wire_type mdc_empty_type, mdc_session_request_type, mdc_sess
     mdc_module_request_type, mdc_module_add_request_type, mdc_module_drain_request_type,
     mdc_module_reweight_request_type, mdc_module_reply_type, mdc_partition_show_request_type,
     mdc_partition_show_reply_type, mdc_module_register_request_type, mdc_module_register_reply_type,
-    mdc_module_heartbeat_request_type, mdc_module_heartbeat_reply_type, mdc_gateway_heartbeat_request_type,
-    mdc_list_request_type, mdc_name_request_type, mdc_pool_create_request_type, mdc_pool_reply_type,
-    mdc_pool_list_reply_type, mdc_volume_create_request_type, mdc_volume_resize_request_type,
-    mdc_volume_delete_request_type, mdc_volume_reply_type, mdc_volume_list_reply_type,
-    mdc_volume_open_request_type, mdc_volume_open_reply_type, mdc_volume_close_request_type,
-    mdc_turn_draw_request_type, mdc_turn_draw_reply_type, mdc_attach_request_type,
-    mdc_attachment_list_reply_type, mdc_cluster_status_reply_type, mdc_module_list_reply_type,
-    mdc_partition_list_reply_type, mdc_node_list_reply_type, mdc_gateway_list_reply_type;
+    mdc_module_heartbeat_request_type, mdc_module_heartbeat_reply_type, mdc_module_report_request_type,
+    mdc_module_report_reply_type, mdc_gateway_heartbeat_request_type, mdc_list_request_type,
+    mdc_name_request_type, mdc_pool_create_request_type, mdc_pool_reply_type, mdc_pool_list_reply_type,
+    mdc_volume_create_request_type, mdc_volume_resize_request_type, mdc_volume_delete_request_type,
+    mdc_volume_reply_type, mdc_volume_list_reply_type, mdc_volume_open_request_type,
+    mdc_volume_open_reply_type, mdc_volume_close_request_type, mdc_turn_draw_request_type,
+    mdc_turn_draw_reply_type, mdc_attach_request_type, mdc_attachment_list_reply_type,
+    mdc_cluster_status_reply_type, mdc_module_list_reply_type, mdc_partition_list_reply_type,
+    mdc_node_list_reply_type, mdc_gateway_list_reply_type;
 /* Largest request or reply struct, for decode buffers. */
 #define MDC_STRUCT_MAX 8192u
 

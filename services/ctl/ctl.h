@@ -42,7 +42,7 @@ struct ctl_options {
     bool via_gateway; /* not an option: I/O is to go through gateway, not direct */
     /* some */
     char *pool, *volume, *modules;
-    uint64_t partitions, stripe_bytes;
+    uint64_t copies, min_copies, partitions, stripe_bytes;
     bool allow_shrink, force, wait, read_only, shared, undo;
     struct bench_options bench;
     struct fabric_tool_options fabric;

@@ -91,7 +91,8 @@ enum ctl_exit ctl_pool_create(struct ctl *ctl, char *const *args)
         return CTL_USAGE;
     rq.partitions = (uint32_t)ctl->options->partitions;
     rq.stripe_bytes = (uint32_t)ctl->options->stripe_bytes;
-    rq.copies = 1;
+    rq.copies = (uint8_t)ctl->options->copies;
+    rq.min_copies = (uint8_t)ctl->options->min_copies;
     const enum ctl_exit rc =
         ctl_call(ctl, MDC_METHOD_POOL_CREATE, &rq, &reply, "create pool \"%s\"", rq.name);
     if (rc != CTL_DONE)

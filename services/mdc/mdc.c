@@ -40,6 +40,18 @@ static void tick(struct loop_timer *t)
     mdc_check_waiting(m);
 }
 
+static void lost(struct loop_timer *t)
+{
+    struct mdc *m = container_of(t, struct mdc, lost);
+    uint64_t now_ns = loop_now_ns(m->env->loop);
+    /* One that was paused itself lets the tick judge, when everybody had time to be heard. */
+    if (m->started && !m->failed && now_ns - m->last_tick_ns <= 2 * period_ns(m) &&
+        mdc_op_watch(m->state, now_ns, false)) {
+        log_silent(m);
+        mdc_kick(m);
+    }
+}
+
 /* ---- creation ---- */
 
 static int load(struct mdc *m)
@@ -127,6 +139,7 @@ int mdc_create(struct env *env, const struct mdc_config *config, struct mdc **ou
     loop_task_init(&m->run_task, mdc_run);
     loop_task_init(&m->hint_task, mdc_send_hint);
     loop_timer_init(&m->tick, tick);
+    loop_timer_init(&m->lost, lost);
     int rc = build(m);
     if (rc != 0) {
         m->config.meta = NULL; /* stays the caller's */
@@ -142,6 +155,7 @@ int mdc_create(struct env *env, const struct mdc_config *config, struct mdc **ou
 void mdc_destroy(struct mdc *m)
 {
     loop_timer_cancel(m->env->loop, &m->tick);
+    loop_timer_cancel(m->env->loop, &m->lost);
     loop_task_cancel(m->env->loop, &m->run_task);
     loop_task_cancel(m->env->loop, &m->hint_task);
     if (m->config.meta != NULL)

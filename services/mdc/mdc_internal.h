@@ -55,6 +55,7 @@ struct mdc {
     uint64_t start;  /* of this process, random */
     struct loop_task run_task, hint_task;
     struct loop_timer tick;
+    struct loop_timer lost; /* a module's session went: is it back? */
     uint64_t last_tick_ns;
     uint64_t hinted_version;
 };

@@ -43,6 +43,9 @@ void mdc_op_advance(struct mdc_decision *d);
  * anything is to be published.
  */
 bool mdc_op_watch(struct mdc_state *s, uint64_t now_ns, bool late);
+/* Notes that modules lost their session. True: there were such, and mdc_op_watch is to run when
+ * SESSION_GRACE_NS is over. */
+bool mdc_op_session_lost(struct mdc_state *s, const struct mdc_session *session, uint64_t now_ns);
 /* (term, version) that somebody has seen published; notes it when it is above what this process published. */
 bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version);
 
@@ -65,6 +68,11 @@ uint32_t mdc_refuse_unheard(struct mdc_decision *d, const char *what, const char
                             const struct mdc_module *m);
 /* Takes up what heartbeats told; all modules heard: nobody is waited for any more. For mdc_op_advance. */
 void mdc_restore_advance(struct mdc_decision *d);
+/* ops_member.c: the module is not in sync in the partition (record index) any more; the epoch is the caller's
+ * to raise. False: nothing changed, for it was not, or nobody else who lives is. */
+bool mdc_member_drop(struct mdc_decision *d, uint32_t index, uint32_t module);
+/* It is out of sync wherever somebody else who lives is in sync, by new epochs. */
+void mdc_members_dead(struct mdc_decision *d, uint32_t module);
 /* Fills the description of a volume, a pool. */
 void mdc_volume_describe(struct mdc_state *s, const struct mdc_volume *v, struct mdc_volume_info *out);
 void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc_pool_info *out);

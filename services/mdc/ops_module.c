@@ -187,6 +187,8 @@ static void raise_epochs(struct mdc_decision *d, struct mdc_module *m, uint64_t 
         struct record_partition *p = &s->partitions[index];
         if (!is_member(p, m))
             continue;
+        /* It lacks what was written since; the primary brings it up again. */
+        (void)mdc_member_drop(d, index, m->rec.id);
         p->epoch = max_u64(p->epoch, above) + 1;
         s->counters.highest_epoch = max_u64(s->counters.highest_epoch, p->epoch);
         mdc_tx_record(d->tx, TABLE_PARTITION, index);
@@ -246,6 +248,8 @@ uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_
     m->session = d->session;
     m->down = false;
     m->heard_ns = d->now_ns;
+    m->lost_ns = 0;
+    m->dead = false;
     mdc_tx_publish(d->tx, TABLE_MODULE, m->rec.id - 1);
     rep->module = m->rec.id;
     rep->pool = m->rec.pool;
@@ -266,6 +270,7 @@ uint32_t mdc_op_module_heartbeat(struct mdc_decision *d, const struct mdc_module
     }
     m->heard_ns = d->now_ns;
     m->session = d->session;
+    m->lost_ns = 0;
     m->applied_term = rq->applied_term;
     m->applied_version = rq->applied_version;
     m->removing_blocks = rq->removing_blocks;
@@ -299,6 +304,19 @@ bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version)
     return true;
 }
 
+bool mdc_op_session_lost(struct mdc_state *s, const struct mdc_session *session, uint64_t now_ns)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < s->limits.modules; i++) {
+        struct mdc_module *m = &s->modules[i];
+        if (m->rec.id == 0 || m->session != session || !m->registered)
+            continue;
+        m->lost_ns = now_ns;
+        any = true;
+    }
+    return any;
+}
+
 bool mdc_op_watch(struct mdc_state *s, uint64_t now_ns, bool late)
 {
     bool any = false;
@@ -309,9 +327,14 @@ bool mdc_op_watch(struct mdc_state *s, uint64_t now_ns, bool late)
             continue;
         if (late) {
             m->heard_ns = now_ns;
+            m->lost_ns = m->lost_ns != 0 ? now_ns : 0;
         } else if (now_ns - m->heard_ns > limit_ns) {
-            m->down = true;
+            m->down = m->dead = true;
             m->publish = true;
+            any = true;
+        } else if (m->lost_ns != 0 && now_ns - m->lost_ns > SESSION_GRACE_NS) {
+            m->lost_ns = 0;
+            m->dead = true;
             any = true;
         }
     }
@@ -372,7 +395,9 @@ void mdc_op_advance(struct mdc_decision *d)
         } else if (m->publish) {
             mdc_tx_publish(d->tx, TABLE_MODULE, i);
         }
-        m->store = m->publish = false;
+        if (m->dead)
+            mdc_members_dead(d, m->rec.id);
+        m->store = m->publish = m->dead = false;
     }
     for (uint32_t i = 0; s->volumes_pending != 0 && i < s->volume_top; i++) {
         struct mdc_volume *v = &s->volumes[i];

@@ -102,9 +102,9 @@ static uint32_t check_shape(struct mdc_decision *d, const struct mdc_pool_create
             d, rq, STATUS_INVALID,
             "that is not a valid name: use up to 63 letters, digits, dots, dashes and underscores, the first a "
             "letter, digit or underscore");
-    if (rq->copies > 1)
-        return refuse_create(d, rq, STATUS_NOT_SUPPORTED, "this version keeps one copy only; ask for 1 copy");
-    if (rq->min_copies > 1)
+    if (rq->copies > PLACEMENT_COPIES_MAX)
+        return refuse_create(d, rq, STATUS_INVALID, "the number of copies must be from 1 to 7");
+    if (rq->min_copies > (rq->copies != 0 ? rq->copies : 1))
         return refuse_create(d, rq, STATUS_INVALID, "it cannot need more copies than it has");
     if (rq->partitions != 0 && (!is_pow2(rq->partitions) || rq->partitions > PARTITIONS_MAX))
         return refuse_create(d, rq, STATUS_INVALID,
@@ -191,7 +191,10 @@ uint32_t mdc_op_pool_create(struct mdc_decision *d, const struct mdc_pool_create
         return status;
     uint8_t media = slowest_media(chosen, count);
     bool slow = media == TABLE_MEDIA_HDD || media == TABLE_MEDIA_SAN;
-    struct record_pool rec = {.id = free_pool_id(s), .copies = 1, .min_copies = 1, .media = media};
+    struct record_pool rec = {.id = free_pool_id(s),
+                              .copies = rq->copies != 0 ? rq->copies : 1,
+                              .min_copies = rq->min_copies != 0 ? rq->min_copies : 1,
+                              .media = media};
     rec.partitions = rq->partitions != 0 ? rq->partitions : placement_partitions_default(count);
     rec.stripe_bytes = rq->stripe_bytes != 0 ? rq->stripe_bytes : (uint32_t)(slow ? 4 * MIB : MIB);
     rec.first_partition = free_partitions(s, rec.partitions);

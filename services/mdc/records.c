@@ -99,7 +99,7 @@ static const char *pool_wrong(const struct record_pool *p)
     if (!is_pow2(p->partitions) || p->stripe_bytes < BLOCK_BYTES || p->stripe_bytes > FABRIC_PAYLOAD_MAX ||
         !is_pow2(p->stripe_bytes))
         return "a pool's number of partitions or stripe size is not a power of two in range";
-    if (p->copies != 1)
+    if (p->copies == 0 || p->copies > TABLE_MEMBERS_MAX)
         return "a pool with a number of copies that this version cannot keep";
     if (p->min_copies > p->copies)
         return "a pool that needs more copies than it has";

@@ -140,6 +140,10 @@ void mdc_reply_complete(struct mdc *m, const struct mdc_method_info *method, voi
         ((struct mdc_module_heartbeat_reply *)reply)->term = s->term;
         ((struct mdc_module_heartbeat_reply *)reply)->version = s->version;
         break;
+    case MDC_METHOD_MODULE_REPORT:
+        ((struct mdc_module_report_reply *)reply)->term = s->term;
+        ((struct mdc_module_report_reply *)reply)->version = s->version;
+        break;
     case MDC_METHOD_VOLUME_OPEN:
         ((struct mdc_volume_open_reply *)reply)->term = s->term;
         ((struct mdc_volume_open_reply *)reply)->version = s->version;
@@ -179,6 +183,8 @@ static void peer_down(void *service, struct rpc_peer *peer, enum fabric_down rea
     log_debug(m->env, "session ended", "host=%s name=%s why='%s'", session->host, session->name,
               fabric_down_text(reason));
     rpc_peer_set_user(peer, NULL);
+    if (mdc_op_session_lost(m->state, session, loop_now_ns(m->env->loop)))
+        loop_timer_arm(m->env->loop, &m->lost, SESSION_GRACE_NS + NS_PER_MS);
     mdc_session_remove(m->state, session);
 }
 

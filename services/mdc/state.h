@@ -13,11 +13,13 @@
 #include "common/table/table.h"
 #include "services/mdc/records.h"
 
-#define TURN_BATCH         1000u /* turns allotted by one commit */
-#define TURN_BITS          32u   /* of a turn, below the count of its term */
-#define GENERATION_BITS    24u   /* of a generation, likewise */
-#define TERM_COUNT_MAX     ((1ull << 28) - 1)
-#define SILENT_PERIODS     5u     /* heartbeats missed before a module is DOWN */
+#define TURN_BATCH      1000u /* turns allotted by one commit */
+#define TURN_BITS       32u   /* of a turn, below the count of its term */
+#define GENERATION_BITS 24u   /* of a generation, likewise */
+#define TERM_COUNT_MAX  ((1ull << 28) - 1)
+#define SILENT_PERIODS  5u /* heartbeats missed before a module is DOWN */
+#define SESSION_GRACE_NS                                                                                     \
+    (20u * NS_PER_MS) /* a module whose session went may come back so soon; else its copies count as away */
 #define PARTITIONS_MAX     65536u /* of one pool */
 #define OPENS_MAX          1024u  /* of one volume */
 #define ATTACHED_HOSTS_MAX 256u   /* of one volume */
@@ -40,7 +42,10 @@ struct mdc_module { /* index = id - 1; rec.id 0 = free */
     struct mdc_ahead ahead[MDC_AHEAD_MAX];
     uint32_t ahead_count;
     uint64_t heard_ns;
-    uint64_t applied_term, applied_version; /* confirmed by heartbeat */
+    uint64_t lost_ns; /* when its session went; 0 = it has one, or had none */
+    bool dead;        /* its copies are to leave the in-sync sets: the next batch does it */
+    uint64_t apart_since_ns, apart_heard_ns; /* a primary reports that it cannot reach it */
+    uint64_t applied_term, applied_version;  /* confirmed by heartbeat */
     uint64_t capacity_bytes, used_bytes, removing_blocks;
     uint64_t reads, writes, read_bytes, write_bytes, errors;
 };

@@ -1,5 +1,5 @@
 /* rwm.c: the life of a module. */
-#include "services/rwm/rwm_internal.h"
+#include "services/rwm/rwm_copies.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,6 +10,7 @@
 static void fail_tell(struct loop_task *task)
 {
     struct rwm *m = container_of(task, struct rwm, fail_task);
+    rwm_copies_stop(m);
     rwm_member_stop(m);
     rwm_remove_stop(m);
     rwm_requests_refuse(m, STATUS_NOT_SERVING);
@@ -119,7 +120,9 @@ static void held_task_run(struct loop_task *t)
 
 static void queue_task_run(struct loop_task *t)
 {
-    rwm_queue_pump(container_of(t, struct rwm, queue_task));
+    struct rwm *m = container_of(t, struct rwm, queue_task);
+    rwm_serve_pump(m);
+    rwm_queue_pump(m);
 }
 
 /* ---- shutting down ---- */
@@ -163,6 +166,7 @@ void rwm_shutdown(struct rwm *m, void (*done)(void *arg, int rc), void *arg)
     MUST(!m->shutdown_done && m->state != RWM_CLOSING);
     m->shutdown_done = done;
     m->shutdown_arg = arg;
+    rwm_copies_shutdown(m);
     rwm_member_stop(m);
     rwm_remove_stop(m);
     if (m->state == RWM_FAILED) {
@@ -202,6 +206,7 @@ static void rwm_init(struct rwm *m)
     m->log_limit.interval_ns = NS_PER_S;
     rwm_apply_init(m);
     rwm_remove_init(m);
+    rwm_copies_init(m);
 }
 
 int rwm_create(struct env *env, struct rwm_host *host, struct device *data, struct device *journal,
@@ -225,6 +230,8 @@ int rwm_create(struct env *env, struct rwm_host *host, struct device *data, stru
     int rc = rwm_area_create(m, &m->area);
     if (rc == 0)
         rc = rwm_blocks_create(m);
+    if (rc == 0)
+        rc = rwm_forward_create(m);
     if (rc == 0)
         rc = instances_create(m);
     if (rc == 0) {
@@ -254,6 +261,7 @@ static void pieces_unlink(struct rwm *m)
 void rwm_destroy(struct rwm *m)
 {
     struct loop *loop = m->env->loop;
+    rwm_copies_destroy(m);
     rwm_member_stop(m);
     rwm_remove_stop(m);
     struct loop_task *tasks[] = {&m->queue_task, &m->fail_task, &m->shutdown_task};
@@ -288,9 +296,15 @@ void rwm_stats_get(const struct rwm *m, struct rwm_stats *out)
     out->pool = m->pool_id;
     out->serving = rwm_accepts(m);
     out->damaged = m->damaged || (m->store && store_is_damaged(m->store));
-    out->partitions = 0;
-    for (uint32_t i = 0; i < m->part_count; i++)
+    out->partitions = out->partitions_waiting = out->copies_missing = 0;
+    for (uint32_t i = 0; i < m->part_count; i++) {
+        const struct rwm_copies *c = m->parts[i].copies;
         out->partitions += m->parts[i].primary;
+        if (!c || !m->parts[i].primary)
+            continue;
+        out->partitions_waiting += c->state != COPIES_SERVING;
+        out->copies_missing += c->count - c->in_sync;
+    }
     if (m->store)
         store_stats_get(m->store, &out->store);
 }

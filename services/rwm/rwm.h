@@ -65,10 +65,16 @@ struct rwm_stats {
     uint64_t reads, writes, discards, read_bytes, write_bytes, errors;
     uint64_t refused_epoch, refused_generation, refused_turn, refused_range, refused_crc;
     uint64_t requests_active, removing_blocks, table_version, applied_version;
-    uint32_t module, pool, partitions;
+    uint64_t recovered_blocks, recovered_bytes; /* sent to members that were not in sync */
+    uint32_t module, pool, partitions;          /* partitions: of which it is the primary */
+    uint32_t partitions_waiting,
+        copies_missing; /* of them: not served yet; members of them that are not in sync */
     bool serving, damaged;
     struct store_stats store;
 };
 void rwm_stats_get(const struct rwm *m, struct rwm_stats *out);
+/* One sentence a partition of which this module is the primary and which does not serve, or whose copies are
+ * not all in sync: what it waits for. Returns what snprintf would. */
+size_t rwm_explain(const struct rwm *m, char *out, size_t cap);
 
 #endif

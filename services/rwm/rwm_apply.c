@@ -4,7 +4,7 @@
  * the old state has ended, the table's version is confirmed to the metadata controller. Until then a detached
  * or shrunk volume's old writers may still change it.
  */
-#include "services/rwm/rwm_internal.h"
+#include "services/rwm/rwm_copies.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -74,6 +74,11 @@ static int pool_take(struct rwm *m, uint32_t id, uint32_t count, uint32_t stripe
         if (rec->pool == id && rec->partition == i)
             parts[i].opened_epoch = rec->epoch;
     }
+    if (!list_empty(&m->copies)) {
+        free(parts);
+        rwm_fail(m, -ESTALE, "the pool of module %u changed: starting again", m->id);
+        return -ESTALE;
+    }
     free(m->parts);
     m->parts = parts;
     m->part_count = count;
@@ -121,6 +126,7 @@ static int apply_pool(struct rwm *m, const struct table *t)
         m->apply.incomplete = true;
         return 0;
     }
+    m->min_copies = pool->min_copies;
     uint32_t bits = log2_of(pool->partitions);
     if (store_identity(m->store)->partition_bits != bits) {
         int rc = store_set_identity(m->store, &m->member.cluster, m->id, bits, pool_identity_done, m);
@@ -280,13 +286,21 @@ static void apply_force(struct rwm *m)
         part->dirty = false;
         part->epoch = part->staged_epoch;
         part->primary = part->staged_primary;
+        rwm_epoch_force(m, i);
     }
+    rwm_peers_table(m);
     rwm_volumes_force(m);
     m->force_term = m->apply.term;
     m->force_version = m->apply.version;
-    m->era ^= 1u;
+    struct rwm_drain *d = &m->apply.drain[m->apply.drain[0].waits];
+    *d = (struct rwm_drain){.waits = true,
+                            .serial = m->write_serial,
+                            .term = m->apply.term,
+                            .version = m->apply.version,
+                            .incomplete = m->apply.incomplete};
     if (m->state == RWM_JOINING)
         m->state = RWM_RUNNING;
+    rwm_tick_soon(m);
     rwm_held_recheck(m);
     rwm_queue_pump(m);
 }
@@ -294,8 +308,12 @@ static void apply_force(struct rwm *m)
 /* The module may be gone after it. */
 static void apply_confirm(struct rwm *m)
 {
-    struct rwm_apply *a = &m->apply;
-    a->phase = RWM_APPLY_IDLE;
+    struct rwm_drain *a = &m->apply.drain[0], done = *a;
+    *a = m->apply.drain[1];
+    m->apply.drain[1].waits = false;
+    a = &done;
+    if (m->apply.drain[0].waits)
+        loop_defer(m->env->loop, &m->apply.task);
     for (uint32_t i = 0; i < m->volume_capacity; i++)
         if (rwm_volume_wants_removal(m, &m->volumes[i]))
             rwm_remove_add(m, &m->volumes[i]);
@@ -335,6 +353,16 @@ static void apply_begin(struct rwm *m, const struct table *t)
     a->phase = RWM_APPLY_PARTS;
 }
 
+/* Writes may wait for another table (a member that is gone): so tables are taken over meanwhile. */
+static bool drained(const struct rwm *m)
+{
+    const struct rwm_drain *d = &m->apply.drain[0];
+    if (!d->waits)
+        return false;
+    return list_empty(&m->versioned) ||
+           list_entry(m->versioned.next, struct rwm_piece, versioned_link)->serial > d->serial;
+}
+
 static void apply_step(struct loop_task *task)
 {
     struct rwm *m = container_of(task, struct rwm, apply.task);
@@ -344,25 +372,23 @@ static void apply_step(struct loop_task *task)
         return;
     if (a->phase == RWM_APPLY_IDLE && a->again)
         apply_begin(m, t);
-    if (a->phase == RWM_APPLY_IDLE)
-        return;
-    if (a->phase < RWM_APPLY_DURABLE && !apply_stage(m, t))
+    if (a->phase != RWM_APPLY_IDLE && a->phase < RWM_APPLY_DURABLE && !apply_stage(m, t))
         return;
     if (a->phase == RWM_APPLY_DURABLE && a->out == 0) {
-        apply_force(m);
-        a->phase = RWM_APPLY_DRAIN;
-    }
-    if (a->phase == RWM_APPLY_DRAIN && m->era_writes[m->era ^ 1u] == 0) {
+        a->phase = RWM_APPLY_IDLE;
         if (a->again)
             loop_defer(m->env->loop, &a->task);
-        apply_confirm(m);
+        apply_force(m);
     }
+    if (drained(m))
+        apply_confirm(m);
 }
 
 void rwm_apply_init(struct rwm *m)
 {
     struct rwm_apply *a = &m->apply;
     list_init(&a->free);
+    list_init(&m->versioned);
     for (unsigned i = 0; i < RWM_RECORD_OPS; i++) {
         a->ops[i].m = m;
         list_push_back(&a->free, &a->ops[i].link);
@@ -379,11 +405,17 @@ void rwm_apply_kick(struct rwm *m)
     loop_defer(m->env->loop, &m->apply.task);
 }
 
-void rwm_apply_write_ended(struct rwm *m, uint8_t era)
+void rwm_apply_write_begun(struct rwm *m, struct rwm_piece *p)
 {
-    MUST(m->era_writes[era] > 0);
-    m->era_writes[era]--;
-    if (m->apply.phase == RWM_APPLY_DRAIN && m->era_writes[era] == 0)
+    p->serial = ++m->write_serial;
+    list_push_back(&m->versioned, &p->versioned_link);
+}
+
+void rwm_apply_write_ended(struct rwm *m, struct rwm_piece *p)
+{
+    MUST(!list_unlinked(&p->versioned_link));
+    list_remove(&p->versioned_link);
+    if (drained(m))
         loop_defer(m->env->loop, &m->apply.task);
 }
 

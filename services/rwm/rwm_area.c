@@ -33,6 +33,23 @@ static int area_pools(struct rwm_area *area, const struct rwm_config *config, st
     return rc;
 }
 
+int rwm_area_serve(struct rwm *m)
+{
+    struct rwm_area *area = m->area;
+    if (area->serve_pool)
+        return 0;
+    int rc = 0;
+    if (!area->serve_piece_pool)
+        rc = pool_create(NULL, "rwm serve pieces", sizeof(struct rwm_piece), 16, RWM_SERVE_PIECES,
+                         &area->serve_piece_pool);
+    if (rc == 0)
+        rc = pool_create(NULL, "rwm serve buffers", RWM_CHUNK_LARGE, UNIT_BYTES, RWM_SERVE_PIECES,
+                         &area->serve_pool);
+    if (rc == 0)
+        rc = area_register(m->env, area->serve_pool, &area->serve_mem);
+    return rc;
+}
+
 int rwm_area_create(struct rwm *m, struct rwm_area **out)
 {
     struct rwm_area *area = calloc(1, sizeof(*area));
@@ -59,7 +76,10 @@ void rwm_area_free(struct rwm_area *area)
         fabric_mem_unregister(area->small_mem);
     if (area->large_mem)
         fabric_mem_unregister(area->large_mem);
-    struct pool *pools[] = {area->request_pool, area->piece_pool, area->small_pool, area->large_pool};
+    if (area->serve_mem)
+        fabric_mem_unregister(area->serve_mem);
+    struct pool *pools[] = {area->request_pool, area->piece_pool,       area->small_pool,
+                            area->large_pool,   area->serve_piece_pool, area->serve_pool};
     for (size_t i = 0; i < ARRAY_LEN(pools); i++)
         if (pools[i])
             pool_destroy(pools[i], true);
@@ -83,16 +103,38 @@ void rwm_area_release(struct rwm_area *area)
         rwm_area_free(area);
 }
 
+static void piece_init(struct rwm *m, struct rwm_piece *p)
+{
+    *p = (struct rwm_piece){.m = m, .area = m->area};
+    list_init(&p->link);
+    list_init(&p->block_link);
+    list_init(&p->stall_link);
+    list_init(&p->flight_link);
+    list_init(&p->versioned_link);
+    list_init(&p->block_flight_link);
+    list_init(&p->op.link);
+}
+
+struct rwm_piece *rwm_piece_get_serve(struct rwm *m)
+{
+    struct rwm_area *area = m->area;
+    struct rwm_piece *p = pool_get(area->serve_piece_pool);
+    if (!p)
+        return NULL;
+    piece_init(m, p);
+    p->serves = true;
+    p->chunk = pool_get(area->serve_pool);
+    MUST(p->chunk != NULL); /* there are as many */
+    return p;
+}
+
 struct rwm_piece *rwm_piece_get(struct rwm *m, unsigned units)
 {
     struct rwm_area *area = m->area;
     struct rwm_piece *p = pool_get(area->piece_pool);
     if (!p)
         return NULL;
-    *p = (struct rwm_piece){.m = m, .area = area};
-    list_init(&p->link);
-    list_init(&p->block_link);
-    list_init(&p->stall_link);
+    piece_init(m, p);
     if (units == 0)
         return p;
     p->chunk_large = units * UNIT_BYTES > RWM_CHUNK_SMALL;
@@ -106,8 +148,18 @@ struct rwm_piece *rwm_piece_get(struct rwm *m, unsigned units)
 
 void rwm_piece_put(struct rwm_area *area, struct rwm_piece *p)
 {
-    MUST(list_unlinked(&p->block_link) && list_unlinked(&p->stall_link));
+    MUST(list_unlinked(&p->block_link) && list_unlinked(&p->stall_link) && list_unlinked(&p->flight_link));
     list_remove(&p->link);
+    if (p->refs > 0) {
+        p->orphan = true;
+        p->req = NULL;
+        return;
+    }
+    if (p->serves) {
+        pool_put(area->serve_pool, p->chunk);
+        pool_put(area->serve_piece_pool, p);
+        return;
+    }
     if (p->chunk)
         pool_put(p->chunk_large ? area->large_pool : area->small_pool, p->chunk);
     pool_put(area->piece_pool, p);
@@ -115,5 +167,7 @@ void rwm_piece_put(struct rwm_area *area, struct rwm_piece *p)
 
 struct fabric_mem *rwm_piece_mem(const struct rwm_area *area, const struct rwm_piece *p)
 {
+    if (p->serves)
+        return area->serve_mem;
     return p->chunk_large ? area->large_mem : area->small_mem;
 }

@@ -6,7 +6,7 @@
  * durable (a read shows only what is), reads the edges, merges, and only then gets its version; nothing
  * passes it meanwhile.
  */
-#include "services/rwm/rwm_internal.h"
+#include "services/rwm/rwm_copies.h"
 
 #include "common/crc.h"
 
@@ -45,8 +45,8 @@ int rwm_blocks_create(struct rwm *m)
         return -ENOMEM;
     for (unsigned i = 0; i < RWM_BLOCK_BUCKETS; i++)
         list_init(&m->block_buckets[i]);
-    return pool_create(NULL, "rwm blocks", sizeof(struct rwm_block), 16, pool_total(m->area->piece_pool),
-                       &m->block_pool);
+    return pool_create(NULL, "rwm blocks", sizeof(struct rwm_block), 16,
+                       pool_total(m->area->piece_pool) + RWM_SERVE_PIECES, &m->block_pool);
 }
 
 void rwm_blocks_destroy(struct rwm *m)
@@ -56,8 +56,12 @@ void rwm_blocks_destroy(struct rwm *m)
             list_for_each(n, &m->block_buckets[i])
             {
                 struct rwm_block *b = list_entry(n, struct rwm_block, hash_link);
-                while (list_pop_front(&b->waiting) != NULL) {
-                }
+                struct list *lists[] = {&b->waiting, &b->readers};
+                for (size_t k = 0; k < ARRAY_LEN(lists); k++)
+                    while (list_pop_front(lists[k]) != NULL) {
+                    }
+                for (struct list *f = list_pop_front(&b->flight); f != NULL; f = list_pop_front(&b->flight))
+                    list_remove(&list_entry(f, struct rwm_piece, block_flight_link)->flight_link);
             }
         }
     }
@@ -104,6 +108,12 @@ static void block_drop_first(struct rwm_block *b, struct rwm_piece *p, uint32_t 
     piece_end(p, status);
 }
 
+/* Is b's version kept? */
+static struct rwm_copies *copies_of(const struct rwm *m, const struct rwm_piece *p)
+{
+    return rwm_copies_of(m, p->partition);
+}
+
 static void stall_woken(struct store_waiter *w)
 {
     struct rwm *m = container_of(w, struct rwm, stall_waiter);
@@ -138,6 +148,39 @@ static void block_stall(struct rwm *m, struct rwm_block *b, struct rwm_piece *p)
 {
     b->stalled = true;
     rwm_stall(m, p);
+}
+
+/* ---- the block's present version ---- */
+static void stat_done(struct store_op *op, int rc)
+{
+    struct rwm_piece *p = container_of(op, struct rwm_piece, op);
+    struct rwm *m = p->m;
+    struct rwm_block *b = p->block;
+    b->merging = false;
+    if (rc == 0 || rc == -EBADMSG) {
+        b->version_known = true;
+        b->unreadable = rc != 0;
+        b->version = rc == 0 ? op->found : (struct version){0, 0};
+    } else {
+        block_drop_first(b, p, rwm_status_of_store(m, rc, "look up a version"));
+    }
+    block_pump(m, b);
+}
+
+/* p is the first of its block, and nothing of it is in the store. */
+static void stat_start(struct rwm *m, struct rwm_block *b, struct rwm_piece *p)
+{
+    p->op.done = stat_done;
+    int rc = store_stat(m->store, &p->op);
+    b->merging = rc == 0;
+    if (rc == 0)
+        return;
+    if (rc == -EAGAIN) {
+        block_stall(m, b, p);
+        return;
+    }
+    block_drop_first(b, p, rwm_status_of_store(m, rc, "look up a version"));
+    block_pump(m, b);
 }
 
 /* ---- read-modify-write ---- */
@@ -237,6 +280,9 @@ static uint32_t write_gate(const struct rwm *m, const struct rwm_piece *p)
     bool newer;
     if (m->broken || (m->state != RWM_RUNNING && m->state != RWM_STOPPING))
         return STATUS_NOT_SERVING;
+    const struct rwm_copies *c = copies_of(m, p);
+    if (c && c->state != COPIES_SERVING)
+        return STATUS_NOT_SERVING;
     if (!p->req)
         return p->partition < m->part_count && m->parts[p->partition].primary ? STATUS_OK
                                                                               : STATUS_NOT_SERVING;
@@ -245,30 +291,88 @@ static uint32_t write_gate(const struct rwm *m, const struct rwm_piece *p)
     return rwm_check(m, &p->req->r, true, &newer);
 }
 
+static bool has_version(const struct rwm_piece *p)
+{
+    return p->kind == RWM_PIECE_FORWARD || p->kind == RWM_PIECE_FORWARD_CLEAR || p->kind == RWM_PIECE_REPLACE;
+}
+
 static void write_done(struct store_op *op, int rc)
 {
     struct rwm_piece *p = container_of(op, struct rwm_piece, op);
     struct rwm *m = p->m;
     struct rwm_block *b = p->block;
+    struct rwm_copies *c = copies_of(m, p);
     MUST(b->in_store > 0);
     b->in_store--;
-    uint8_t era = p->era;
-    piece_end(p, rwm_status_of_store(m, rc, "write"));
-    block_pump(m, b);
-    rwm_apply_write_ended(m, era);
+    bool copied = p->copied, mine = !has_version(p);
+    struct store_key key = op->key;
+    uint32_t status = rwm_status_of_store(m, rc, "write");
+    if (copied)
+        c->storing--;
+    if (copied && mine) {
+        rwm_forward_stored(c, p, status); /* may end it, and forget b */
+        b = block_find(m, &key);
+    } else {
+        if (!copied)
+            rwm_apply_write_ended(m, p);
+        piece_end(p, status);
+    }
+    if (b)
+        block_pump(m, b);
+    if (copied && c->storing == 0)
+        rwm_tick_soon(m); /* joins may wait for it */
 }
 
-static int write_submit(struct rwm *m, struct rwm_piece *p)
+static void readers_look(struct rwm *m, struct rwm_block *b)
 {
-    struct rwm_part *part = &m->parts[p->partition];
-    p->op.first_unit = p->start / UNIT_BYTES;
-    p->op.unit_count = rwm_range_units(p->start, p->bytes);
-    p->op.version = (struct version){.epoch = part->epoch, .counter = ++part->counter};
+    list_for_each_safe(n, &b->readers)
+    {
+        struct rwm_piece *p = list_entry(n, struct rwm_piece, block_link);
+        if (!list_empty(&b->flight)) {
+            const struct rwm_piece *w = list_entry(b->flight.next, struct rwm_piece, block_flight_link);
+            if (version_cmp(w->op.version, p->op.found) <= 0)
+                continue;
+        }
+        list_remove(&p->block_link);
+        rwm_request_piece_done(p->req, STATUS_OK);
+    }
+    (void)m;
+}
+
+void rwm_block_flight_ended(struct rwm *m, struct rwm_piece *p, uint32_t status)
+{
+    struct rwm_block *b = p->block;
+    list_remove(&p->flight_link);
+    list_remove(&p->block_flight_link);
+    rwm_apply_write_ended(m, p);
+    piece_end(p, status);
+    readers_look(m, b);
+    block_pump(m, b);
+}
+
+bool rwm_forward_readable(struct rwm *m, struct rwm_piece *p)
+{
+    struct rwm_block *b = block_find(m, &p->op.key);
+    if (!b || list_empty(&b->flight))
+        return true;
+    const struct rwm_piece *w = list_entry(b->flight.next, struct rwm_piece, block_flight_link);
+    if (version_cmp(w->op.version, p->op.found) > 0)
+        return true;
+    list_push_back(&b->readers, &p->block_link);
+    return false;
+}
+
+static int store_submit(struct rwm *m, struct rwm_piece *p)
+{
     p->op.done = write_done;
-    /* One copy: every member is in sync, and no hole has to be remembered for one that comes back. */
+    p->op.replace = p->kind == RWM_PIECE_REPLACE;
+    /* Every member forgets what is all hole, and nobody is left to tell: a member that comes back is made
+     * what the primary is, block by block, and what the primary has not is removed there. */
     p->op.forget = true;
-    if (p->kind == RWM_PIECE_CLEAR)
+    if (p->kind == RWM_PIECE_CLEAR || p->kind == RWM_PIECE_FORWARD_CLEAR)
         return store_clear(m->store, &p->op);
+    if (p->kind == RWM_PIECE_REPLACE && p->op.written == 0)
+        return store_remove(m->store, &p->op);
     p->iov = (struct iovec){.iov_base = p->chunk, .iov_len = (size_t)p->op.unit_count * UNIT_BYTES};
     p->op.iov = &p->iov;
     p->op.iovcnt = 1;
@@ -278,49 +382,169 @@ static int write_submit(struct rwm *m, struct rwm_piece *p)
     return store_write(m->store, &p->op);
 }
 
+static int write_submit(struct rwm *m, struct rwm_block *b, struct rwm_piece *p)
+{
+    struct rwm_part *part = &m->parts[p->partition];
+    struct rwm_copies *c = copies_of(m, p);
+    p->op.first_unit = p->start / UNIT_BYTES;
+    p->op.unit_count = rwm_range_units(p->start, p->bytes);
+    if (!has_version(p)) {
+        p->op.version = (struct version){.epoch = part->epoch, .counter = ++part->counter};
+        p->base = b->version;
+    }
+    int rc = store_submit(m, p);
+    if (rc)
+        return rc;
+    b->in_store++;
+    p->copied = c != NULL;
+    if (!c || !has_version(p))
+        rwm_apply_write_begun(m, p);
+    list_remove(&p->block_link);
+    if (!c)
+        return 0;
+    c->storing++;
+    b->version = p->op.version;
+    b->unreadable = false;
+    /* It may have left nothing: then the next one's base is absence. */
+    b->version_known = p->kind != RWM_PIECE_CLEAR && p->kind != RWM_PIECE_FORWARD_CLEAR &&
+                       !(p->kind == RWM_PIECE_REPLACE && p->op.written == 0);
+    if (has_version(p))
+        return 0;
+    list_push_back(&c->flight, &p->flight_link);
+    list_push_back(&b->flight, &p->block_flight_link);
+    rwm_forward_start(c, p);
+    return 0;
+}
+
+/* What stands in the way of a write that came with its version: STATUS_OK, or how it ends. *there: nothing is
+ * to be done. */
+static uint32_t forward_gate(struct rwm *m, const struct rwm_block *b, const struct rwm_piece *p, bool *there)
+{
+    const struct rwm_copies *c = copies_of(m, p);
+    *there = false;
+    if (m->broken || (m->state != RWM_RUNNING && m->state != RWM_STOPPING) || !c)
+        return STATUS_NOT_SERVING;
+    /* A newer epoch may have been joined while the payload was on its way. */
+    if (p->req && (p->req->r.epoch != m->parts[p->partition].epoch || c->joined_by != p->req->from_module))
+        return STATUS_STALE_EPOCH;
+    if (p->kind == RWM_PIECE_REPLACE)
+        return STATUS_OK;
+    const struct rwm_recent *r = rwm_recent_find(c, &p->op.key);
+    if (version_cmp(p->op.version, b->version) <= 0 || (r && version_cmp(p->op.version, r->version) <= 0)) {
+        *there = true;
+        return STATUS_OK;
+    }
+    return !b->unreadable && version_cmp(p->base, b->version) == 0 ? STATUS_OK : STATUS_STALE_BASE;
+}
+
 /* False: the block has to wait. */
 static bool block_submit_first(struct rwm *m, struct rwm_block *b, struct rwm_piece *p)
 {
-    uint32_t status = write_gate(m, p);
-    if (status != STATUS_OK) {
+    bool there = false;
+    uint32_t status = has_version(p) ? forward_gate(m, b, p, &there) : write_gate(m, p);
+    if (status == STATUS_OK && !has_version(p) && b->unreadable)
+        status = STATUS_DAMAGED;
+    if (status == STATUS_OK && !has_version(p) && p->kind != RWM_PIECE_CLEAR && copies_of(m, p) &&
+        b->version.epoch == 0 && !rwm_forward_room(copies_of(m, p)))
+        status = STATUS_NO_SPACE;
+    if (status != STATUS_OK || there) {
         block_drop_first(b, p, status);
         return true;
     }
-    int rc = write_submit(m, p);
+    int rc = write_submit(m, b, p);
     if (rc == -EAGAIN) {
         block_stall(m, b, p);
         return false;
     }
-    if (rc) {
+    if (rc)
         block_drop_first(b, p, rwm_status_of_store(m, rc, "write"));
-        return true;
-    }
-    list_remove(&p->block_link);
-    b->in_store++;
-    p->era = m->era;
-    m->era_writes[p->era]++;
     return true;
+}
+
+/* ---- a whole block read, for another member ---- */
+uint32_t rwm_block_crc(const struct rwm_piece *p)
+{
+    uint32_t crc = 0;
+    for (uint32_t u = 0; u < UNITS_PER_BLOCK; u++) {
+        uint32_t unit = p->op.written >> u & 1u ? p->op.found_crcs[u] : crc32c_zero_unit();
+        crc = u == 0 ? unit : crc32c_combine(crc, unit, UNIT_BYTES);
+    }
+    return crc;
+}
+
+static void copy_read_done(struct store_op *op, int rc)
+{
+    struct rwm_piece *p = container_of(op, struct rwm_piece, op);
+    struct rwm *m = p->m;
+    struct rwm_block *b = p->block;
+    b->merging = false;
+    block_drop_first(b, p, rwm_status_of_store(m, rc, "read for another copy"));
+    block_pump(m, b);
+}
+
+static void copy_read(struct rwm *m, struct rwm_block *b, struct rwm_piece *p)
+{
+    p->op.first_unit = 0;
+    p->op.unit_count = UNITS_PER_BLOCK;
+    p->iov = (struct iovec){.iov_base = p->chunk, .iov_len = BLOCK_BYTES};
+    p->op.iov = &p->iov;
+    p->op.iovcnt = 1;
+    p->op.done = copy_read_done;
+    int rc = store_read(m->store, &p->op);
+    b->merging = rc == 0;
+    if (rc == -EAGAIN)
+        block_stall(m, b, p);
+    else if (rc) {
+        block_drop_first(b, p, rwm_status_of_store(m, rc, "read for another copy"));
+        block_pump(m, b);
+    }
+}
+
+/* True: go on with the next one. */
+static bool block_first(struct rwm *m, struct rwm_block *b, struct rwm_piece *p)
+{
+    bool edges = p->kind == RWM_PIECE_WRITE || p->kind == RWM_PIECE_ZERO_EDGE;
+    bool merges = edges && rwm_range_ragged(p->start, p->bytes) && !p->merged;
+    bool asks =
+        copies_of(m, p) && !b->version_known && p->kind != RWM_PIECE_REPLACE && p->kind != RWM_PIECE_COPY;
+    if (p->fetching)
+        return false;
+    if (!merges && !asks && p->kind != RWM_PIECE_COPY)
+        return block_submit_first(m, b, p);
+    if (b->in_store > 0)
+        return false;
+    /* Each goes on, or has gone on, with the block. */
+    if (asks)
+        stat_start(m, b, p);
+    else if (merges)
+        merge_next(m, p);
+    else
+        copy_read(m, b, p);
+    return false;
 }
 
 static void block_pump(struct rwm *m, struct rwm_block *b)
 {
     while (!list_empty(&b->waiting) && !b->merging && !b->stalled) {
-        struct rwm_piece *p = list_entry(b->waiting.next, struct rwm_piece, block_link);
-        bool merges = p->kind != RWM_PIECE_CLEAR && rwm_range_ragged(p->start, p->bytes) && !p->merged;
-        if (merges) {
-            if (b->in_store > 0)
-                return;
-            merge_next(m, p);
-            return; /* merge_next goes on, or has gone on, with the block */
-        }
-        if (!block_submit_first(m, b, p))
+        if (!block_first(m, b, list_entry(b->waiting.next, struct rwm_piece, block_link)))
             return;
     }
-    if (list_empty(&b->waiting) && b->in_store == 0) {
+    if (list_empty(&b->waiting) && b->in_store == 0 && list_empty(&b->flight) && list_empty(&b->readers)) {
         list_remove(&b->hash_link);
         m->blocks_active--;
         pool_put(m->block_pool, b);
     }
+}
+
+void rwm_block_fetched(struct rwm *m, struct rwm_piece *p, bool ok)
+{
+    struct rwm_block *b = p->block;
+    p->fetching = false;
+    if (!ok) {
+        list_remove(&p->block_link);
+        piece_end(p, STATUS_CANCELED);
+    }
+    block_pump(m, b);
 }
 
 void rwm_block_add(struct rwm *m, struct rwm_piece *p)
@@ -331,6 +555,8 @@ void rwm_block_add(struct rwm *m, struct rwm_piece *p)
         MUST(b != NULL); /* there are as many as pieces */
         *b = (struct rwm_block){.key = p->op.key};
         list_init(&b->waiting);
+        list_init(&b->flight);
+        list_init(&b->readers);
         list_push_back(block_bucket(m, &b->key), &b->hash_link);
         m->blocks_active++;
     }

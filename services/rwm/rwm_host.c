@@ -1,7 +1,7 @@
 /* rwm_host.c: one listener for the modules of a process. HELLO binds a connection to a module, and ends the
  * older connection of the same client: what that one still had in hand and unversioned can do nothing any
  * more. */
-#include "services/rwm/rwm_internal.h"
+#include "services/rwm/rwm_copies.h"
 
 #include <endian.h>
 #include <stdlib.h>
@@ -133,6 +133,50 @@ static void handle_hello(void *service, struct rpc_request *rpc, const void *bod
     rpc_reply(rpc, status, &reply, sizeof(reply));
 }
 
+/* Another module: its older connection ends before this one is served, like any client's. */
+static void handle_peer_hello(void *service, struct rpc_request *rpc, const void *body, uint32_t body_len)
+{
+    struct rwm_host *h = service;
+    struct rwm_conn *conn = conn_of(rpc);
+    struct copy_peer_hello hello;
+    (void)body_len;
+    memcpy(&hello, body, sizeof(hello));
+    struct rwm *m = host_module(h, hello.to_module);
+    uint32_t status = STATUS_OK;
+    const struct fabric_peer *info = conn ? rpc_peer_info(conn->peer) : NULL;
+    if (!conn || conn->m || hello.from_module == 0 || !info || info->role != FABRIC_ROLE_MODULE)
+        status = STATUS_PROTOCOL;
+    else if (!m || conn->lost)
+        status = STATUS_NOT_SERVING;
+    else if (hello.to_incarnation != m->config.incarnation)
+        status = STATUS_WRONG_INCARNATION;
+    else
+        status = conn_bind(conn, m, hello.from_incarnation, hello.sequence);
+    if (status == STATUS_OK) {
+        conn->from_module = hello.from_module;
+        conn->from_incarnation = hello.from_incarnation;
+    }
+    rpc_reply(rpc, status, NULL, 0);
+}
+
+static void host_notify(void *service, struct rpc_peer *peer, uint16_t method, const void *body,
+                        uint32_t body_len)
+{
+    struct rwm_conn *conn = rpc_peer_user(peer);
+    (void)service;
+    if (conn)
+        rwm_serve_notify(conn, method, body, body_len);
+}
+
+static void host_copy(struct rpc_request *rpc, uint16_t method, const void *body, uint32_t body_len)
+{
+    struct rwm_conn *conn = conn_of(rpc);
+    if (conn)
+        rwm_serve_request(conn, rpc, method, body, body_len);
+    else
+        rwm_refuse(NULL, rpc, STATUS_NOT_SERVING);
+}
+
 static void host_request(struct rpc_request *rpc, uint16_t method, const void *body)
 {
     struct rwm_conn *conn = conn_of(rpc);
@@ -155,6 +199,20 @@ HANDLER(discard, DISCARD)
 HANDLER(zero, ZERO)
 HANDLER(extents, EXTENTS)
 
+#define COPY_HANDLER(name, NAME)                                                                             \
+    static void handle_##name(void *service, struct rpc_request *rpc, const void *body, uint32_t body_len)   \
+    {                                                                                                        \
+        (void)service;                                                                                       \
+        host_copy(rpc, COPY_METHOD_##NAME, body, body_len);                                                  \
+    }
+COPY_HANDLER(promise, PROMISE)
+COPY_HANDLER(join, JOIN)
+COPY_HANDLER(commit, COMMIT)
+COPY_HANDLER(versions, VERSIONS)
+COPY_HANDLER(forward, FORWARD)
+COPY_HANDLER(replace, REPLACE)
+COPY_HANDLER(fetch, FETCH)
+
 static const struct rpc_method host_methods[] = {
 #define BLOCK_METHOD(num, name_, handler_)                                                                   \
     {.number = num,                                                                                          \
@@ -163,8 +221,12 @@ static const struct rpc_method host_methods[] = {
      .body_min = (num) == BLOCK_METHOD_HELLO ? sizeof(struct block_hello) : sizeof(struct block_request)},
 #include "common/wire/block.def"
 #undef BLOCK_METHOD
+#define COPY_METHOD(num, name_, handler_, request_)                                                          \
+    {.number = num, .name = #name_, .handler = handle_##handler_, .body_min = sizeof(struct request_)},
+#include "common/wire/copy.def"
+#undef COPY_METHOD
 };
-static const struct rpc_events host_events = {.up = host_up, .down = host_down};
+static const struct rpc_events host_events = {.up = host_up, .down = host_down, .notify = host_notify};
 
 /* What destroyed modules left: their connections are closed, their requests answered. */
 static void host_orphans(struct loop_task *task)

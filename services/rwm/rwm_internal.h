@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "common/pool.h"
 #include "common/wire/block_proto.h"
+#include "common/wire/copy_proto.h"
 #include "rdma/rpc.h"
 #include "services/rwm/rwm.h"
 
@@ -29,6 +30,7 @@
 /* A chunk holds one piece's units, and behind them a unit that is read for a merge. */
 #define RWM_CHUNK_SMALL    (4u * UNIT_BYTES)
 #define RWM_CHUNK_LARGE    (BLOCK_BYTES + UNIT_BYTES)
+#define RWM_SERVE_PIECES   192u /* 25 MiB */
 #define RWM_RECORD_OPS     64u
 #define RWM_HOLD_NS        (2u * NS_PER_S)
 #define RWM_REMOVE_OPS     16u
@@ -39,12 +41,25 @@
 #define RWM_BLOCK_BUCKETS  2048u
 
 /* ---- requests and their memory ---- */
-enum rwm_piece_kind { RWM_PIECE_READ, RWM_PIECE_STAT, RWM_PIECE_WRITE, RWM_PIECE_ZERO_EDGE, RWM_PIECE_CLEAR };
+enum rwm_piece_kind {
+    RWM_PIECE_READ,
+    RWM_PIECE_STAT,
+    RWM_PIECE_WRITE,
+    RWM_PIECE_ZERO_EDGE,
+    RWM_PIECE_CLEAR,
+    /* of copies: these have their version already, and no request */
+    RWM_PIECE_FORWARD,       /* a write at a member, over its base only */
+    RWM_PIECE_FORWARD_CLEAR, /* a clear, likewise */
+    RWM_PIECE_REPLACE,       /* a whole block, or its absence, whatever was there */
+    RWM_PIECE_COPY,          /* reads the whole block for another member */
+};
 enum rwm_request_state {
     RWM_REQUEST_NEW,
     RWM_REQUEST_HELD,    /* waits for a newer table, or for the time limit */
     RWM_REQUEST_QUEUED,  /* waits for buffers: ends in order of arrival */
     RWM_REQUEST_FETCH,   /* the payload is on its way: rwm_request_fetched */
+    RWM_REQUEST_APART,   /* waits for its partition: copies->waiting */
+    RWM_REQUEST_FETCHED, /* a read that is done but for the promises: copies->waiting */
     RWM_REQUEST_RUNNING, /* pieces are under way: the last one's end replies */
 };
 struct rwm_request {
@@ -67,6 +82,13 @@ struct rwm_request {
     uint64_t need_term, need_version, deadline_ns;
     struct list pieces;
     unsigned pending;
+    uint32_t from_module; /* whose request it is, of COPY_METHOD_* */
+    union {
+        struct copy_forward forward;
+        struct copy_replace replace;
+        struct copy_fetch fetch;
+        struct copy_versions versions;
+    } copy;
 };
 struct rwm_piece {
     struct list link;       /* request->pieces, in order of offset */
@@ -80,7 +102,8 @@ struct rwm_piece {
     uint8_t *chunk;
     bool chunk_large;
     enum rwm_piece_kind kind;
-    uint8_t era;
+    struct list versioned_link; /* m->versioned */
+    uint64_t serial;            /* place in it */
     bool merged;
     uint8_t merge_edges; /* how many edges have been read */
     uint32_t partition;
@@ -88,6 +111,19 @@ struct rwm_piece {
     struct store_op op;
     struct iovec iov;
     uint32_t crcs[UNITS_PER_BLOCK];
+    /* ---- copies ---- */
+    void *owner;   /* of an internal piece: its done knows */
+    bool fetching; /* in its place in the block's queue already, but the payload is still on its way */
+    bool copied;   /* was given to the store as one of several copies */
+    bool stored;   /* the own store has it */
+    bool given_up; /* this module is not the primary any more: ends as soon as the store has answered */
+    bool serves;   /* of the serve pools */
+    bool orphan;   /* nobody but `refs` needs it */
+    uint16_t refs; /* calls to other members that use the chunk */
+    struct version base;
+    struct list flight_link;       /* copies->flight: has a version, is not committed */
+    struct list block_flight_link; /* block->flight, likewise */
+    uint32_t sent[TABLE_MEMBERS_MAX], answered[TABLE_MEMBERS_MAX]; /* module ids, 0 = end */
 };
 /* Memory that a destroyed module may have to leave behind: rpc may still hold requests and buffers. */
 struct rwm_area {
@@ -98,6 +134,10 @@ struct rwm_area {
     unsigned sending;
     struct pool *request_pool, *piece_pool, *small_pool, *large_pool;
     struct fabric_mem *small_mem, *large_mem;
+    /* For requests of other modules alone, made with the first copies: who holds them waits for nobody else,
+     * so two modules never wait for one another. */
+    struct pool *serve_piece_pool, *serve_pool;
+    struct fabric_mem *serve_mem;
 };
 /* Blocks with writes waiting or under way. */
 struct rwm_block {
@@ -105,8 +145,15 @@ struct rwm_block {
     struct list waiting; /* pieces, in order of arrival */
     struct store_key key;
     unsigned in_store; /* submitted writes and clears */
-    bool merging;      /* the first waiting piece reads its edges */
-    bool stalled;      /* the first waiting piece is in m->stalled */
+    bool merging;      /* the first waiting piece reads something: its edges, the version, the block */
+    /* With copies only: the version that the block will have when all that was submitted is done. Not known
+     * after a clear, which may have left nothing. */
+    bool version_known;
+    bool unreadable; /* rot took it: only a replacement helps */
+    struct version version;
+    struct list flight;  /* pieces that are not committed, by version */
+    struct list readers; /* pieces that read what is not committed yet */
+    bool stalled;        /* the first waiting piece is in m->stalled */
 };
 
 /* ---- connections ---- */
@@ -116,7 +163,9 @@ struct rwm_instance {
     struct rwm_conn *conn; /* NULL: its last connection is gone */
 };
 struct rwm_conn {
-    struct list link; /* host->conns */
+    struct list link;     /* host->conns */
+    uint32_t from_module; /* of another module (PEER_HELLO) */
+    uint64_t from_incarnation;
     struct rwm_host *host;
     struct rpc_peer *peer;
     struct rwm *m; /* after HELLO */
@@ -138,6 +187,7 @@ struct rwm_part {
     uint64_t counter;
     uint64_t staged_epoch;
     bool primary, staged_primary, dirty, complained;
+    struct rwm_copies *copies; /* NULL: no other members, ever */
 };
 struct rwm_volume { /* of the store's volume record of the same index; the fields are what is in force */
     struct list hash_link;
@@ -167,8 +217,14 @@ enum rwm_apply_phase {
     RWM_APPLY_PARTS,
     RWM_APPLY_VOLUMES,
     RWM_APPLY_GONE,
-    RWM_APPLY_DURABLE,
-    RWM_APPLY_DRAIN
+    RWM_APPLY_DURABLE
+};
+/* A table in force: confirmed when the writes that were given a version under the ones before have ended. */
+struct rwm_drain {
+    bool waits;
+    uint64_t serial; /* of the last such write */
+    uint64_t term, version;
+    bool incomplete; /* not to be confirmed */
 };
 struct rwm_record_op {
     struct store_record_op op;
@@ -178,9 +234,10 @@ struct rwm_record_op {
 struct rwm_apply {
     enum rwm_apply_phase phase;
     uint32_t index;
-    uint64_t term, version; /* of the table when this round began */
-    bool again;             /* the table changed meanwhile */
-    bool incomplete;        /* something could not be taken over: not confirmed */
+    uint64_t term, version;    /* of the table when this round began */
+    bool again;                /* the table changed meanwhile */
+    bool incomplete;           /* something could not be taken over: not confirmed */
+    struct rwm_drain drain[2]; /* the oldest one that waits, and the latest one behind it */
     struct rwm_record_op ops[RWM_RECORD_OPS];
     struct list free;
     unsigned out;
@@ -257,12 +314,27 @@ struct rwm {
     bool stall_waiting;
     struct loop_task queue_task;
     unsigned active;
-    uint8_t era;
-    unsigned era_writes[2]; /* versioned and not yet ended */
+    struct list versioned; /* pieces that have a version and have not ended, by serial */
+    uint64_t write_serial;
     unsigned blocks_active;
     struct pool *block_pool;
     struct list *block_buckets;
     struct rwm_remove remove;
+
+    /* copies: rwm_copies.h */
+    struct list peers, grants, copies, lookups, senders, walks;
+    struct list joins, serves; /* requests of other modules: joins that wait; what waits for memory */
+    struct pool *forward_pool;
+    struct loop_timer copies_timer;
+    uint64_t give_up_ns;       /* when stopping: not longer than until then for other members */
+    uint64_t promise_grace_ns; /* an earlier start may have promised something until then */
+    uint64_t peer_sequence;
+    struct cluster_call report_call;
+    struct mdc_module_report_request report_request;
+    struct mdc_module_report_reply report_reply;
+    bool report_busy;
+    unsigned reconciles, catchups, recent_total;
+    uint8_t min_copies;
 
     struct list instances, instances_free;
     struct rwm_instance *instance_memory;
@@ -309,6 +381,9 @@ void rwm_area_orphan(struct rwm_area *area);
 void rwm_area_release(struct rwm_area *area);
 /* A piece with a chunk for so many units (0: no chunk). NULL: none free. */
 struct rwm_piece *rwm_piece_get(struct rwm *m, unsigned units);
+/* One of the serve pools, whose chunks hold a whole block. */
+struct rwm_piece *rwm_piece_get_serve(struct rwm *m);
+int rwm_area_serve(struct rwm *m); /* makes those pools, once */
 void rwm_piece_put(struct rwm_area *area, struct rwm_piece *p);
 struct fabric_mem *rwm_piece_mem(const struct rwm_area *area, const struct rwm_piece *p);
 
@@ -329,6 +404,8 @@ void rwm_requests_refuse(struct rwm *m, uint32_t status);
 /* One of the request's pieces ended. The request may be gone after it. */
 void rwm_request_piece_done(struct rwm_request *req, uint32_t status);
 /* For orphans: replies NOT_SERVING and frees, unless a fetch is under way (then its end does so). */
+/* Requests that wait for something of their partition: looked at again. */
+void rwm_requests_again(struct rwm *m, struct list *waiting);
 void rwm_request_orphaned(struct rwm_request *req);
 /* Frees the request and its pieces; replies nothing. */
 void rwm_request_free(struct rwm_request *req);
@@ -366,6 +443,13 @@ bool rwm_block_busy(const struct rwm *m, const struct store_key *key);
 /* p could not be submitted: tried again when the store has room. */
 void rwm_stall(struct rwm *m, struct rwm_piece *p);
 uint32_t rwm_status_of_store(struct rwm *m, int rc, const char *what);
+
+/* p->fetching ended: goes on, or (rc) takes p out, whose done is told STATUS_CANCELED. */
+void rwm_block_fetched(struct rwm *m, struct rwm_piece *p, bool ok);
+/* The checksum of the whole block that p read; its chunk is zero where nothing is written. */
+uint32_t rwm_block_crc(const struct rwm_piece *p);
+/* p is committed, or was given up: out of flight; its end is told. */
+void rwm_block_flight_ended(struct rwm *m, struct rwm_piece *p, uint32_t status);
 
 /* ---- rwm_read.c ---- */
 /* Submits a READ or STAT piece. */
@@ -405,8 +489,9 @@ bool rwm_volume_wants_removal(const struct rwm *m, const struct rwm_volume *v);
 void rwm_apply_init(struct rwm *m);
 /* The table may have changed. */
 void rwm_apply_kick(struct rwm *m);
-/* A versioned write ended. */
-void rwm_apply_write_ended(struct rwm *m, uint8_t era);
+/* A write gets its version; and has ended. */
+void rwm_apply_write_begun(struct rwm *m, struct rwm_piece *p);
+void rwm_apply_write_ended(struct rwm *m, struct rwm_piece *p);
 void rwm_apply_stop(struct rwm *m);
 
 /* ---- rwm_member.c ---- */
@@ -420,6 +505,8 @@ void rwm_remove_init(struct rwm *m);
 /* v's blocks, or those beyond its size, are to go. */
 void rwm_remove_add(struct rwm *m, struct rwm_volume *v);
 void rwm_remove_stop(struct rwm *m);
+/* Is this block to go as a whole? */
+bool rwm_remove_matches(const struct rwm *m, const struct store_key *key);
 uint64_t rwm_remove_pending(const struct rwm *m);
 
 #endif

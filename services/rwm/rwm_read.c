@@ -1,6 +1,6 @@
 /* rwm_read.c: reads and extents. The store hands out only durable data and has checked it; its checksums go
  * on to the reader. */
-#include "services/rwm/rwm_internal.h"
+#include "services/rwm/rwm_copies.h"
 
 #include "common/crc.h"
 
@@ -10,6 +10,8 @@
 static void read_done(struct store_op *op, int rc)
 {
     struct rwm_piece *p = container_of(op, struct rwm_piece, op);
+    if (rc == 0 && !rwm_forward_readable(p->m, p))
+        return;
     rwm_request_piece_done(p->req, rwm_status_of_store(p->m, rc, "read"));
 }
 

@@ -51,8 +51,7 @@ void rwm_remove_stop(struct rwm *m)
     loop_timer_cancel(m->env->loop, &m->remove.timer);
 }
 
-/* Is this block to go as a whole? */
-static bool remove_matches(const struct rwm *m, const struct store_key *key)
+bool rwm_remove_matches(const struct rwm *m, const struct store_key *key)
 {
     list_for_each(n, &m->remove.volumes)
     {
@@ -220,7 +219,7 @@ static bool remove_walk(struct rwm *m)
     for (unsigned looked = 0; looked < REMOVE_LOOK; looked++) {
         if (!walk_next(m, &key))
             return true;
-        if (remove_matches(m, key)) {
+        if (rwm_remove_matches(m, key)) {
             if (started == REMOVE_BURST)
                 return false;
             if (!rwm_block_busy(m, key)) {
@@ -265,7 +264,7 @@ static void remove_tick(struct loop_timer *timer)
     if (m->broken || m->state != RWM_RUNNING)
         return;
     /* While old writes drain, blocks may still appear: wait for them. */
-    if (m->apply.phase != RWM_APPLY_DRAIN) {
+    if (!m->apply.drain[0].waits) {
         if (r->dirty && r->out == 0)
             walk_restart(m);
         bool cut = remove_cuts(m);

@@ -4,7 +4,7 @@
  * taken -> payload fetched -> pieces to the store -> reply. The queue is strictly first come, first served: a
  * full pool holds everybody back, it refuses nobody.
  */
-#include "services/rwm/rwm_internal.h"
+#include "services/rwm/rwm_copies.h"
 
 #include <endian.h>
 #include <string.h>
@@ -119,6 +119,10 @@ static void request_count(struct rwm *m, const struct rwm_request *req)
 static void request_finish(struct rwm_request *req)
 {
     struct rwm *m = req->area->m;
+    if (req->from_module != 0) {
+        rwm_serve_finished(req);
+        return;
+    }
     struct block_reply reply;
     bool newer;
     bool writes = rwm_method_writes(req->method);
@@ -128,6 +132,13 @@ static void request_finish(struct rwm_request *req)
             m->broken || m->state == RWM_FAILED ? STATUS_NOT_SERVING : rwm_check(m, &req->r, false, &newer);
     if (req->status != STATUS_OK) {
         request_refuse(m, req, req->status);
+        return;
+    }
+    struct rwm_copies *c = rwm_copies_of(m, req->r.partition);
+    if (c && !writes && !rwm_copies_may_answer(c)) {
+        req->state = RWM_REQUEST_FETCHED;
+        list_push_back(&c->waiting, &req->link);
+        rwm_tick_soon(m);
         return;
     }
     request_count(m, req);
@@ -154,6 +165,24 @@ void rwm_request_piece_done(struct rwm_request *req, uint32_t status)
         req->status = status;
     if (--req->pending == 0)
         request_finish(req);
+}
+
+void rwm_requests_again(struct rwm *m, struct list *waiting)
+{
+    struct list again;
+    list_init(&again);
+    list_splice(&again, waiting);
+    for (struct list *n = list_pop_front(&again); n != NULL; n = list_pop_front(&again)) {
+        struct rwm_request *req = list_entry(n, struct rwm_request, link);
+        if (req->state == RWM_REQUEST_FETCHED) {
+            req->state = RWM_REQUEST_RUNNING;
+            request_finish(req);
+        } else {
+            req->state = RWM_REQUEST_QUEUED;
+            list_push_back(&m->queued, &req->link);
+            loop_defer(m->env->loop, &m->queue_task);
+        }
+    }
 }
 
 /* ---- running ---- */
@@ -256,6 +285,14 @@ static bool queue_first(struct rwm *m, struct rwm_request *req)
     if (status != STATUS_OK) {
         list_remove(&req->link);
         request_consider(m, req);
+        return true;
+    }
+    struct rwm_copies *c = rwm_copies_of(m, req->r.partition);
+    status = c ? rwm_copies_gate(c, rwm_method_writes(req->method)) : STATUS_OK;
+    if (status == STATUS_AGAIN) {
+        list_remove(&req->link);
+        req->state = RWM_REQUEST_APART;
+        list_push_back(&c->waiting, &req->link);
         return true;
     }
     if (m->active >= m->config.requests_max)
@@ -395,6 +432,10 @@ void rwm_request_arrived(struct rwm_conn *conn, struct rpc_request *rpc, uint16_
 {
     struct rwm *m = conn->m;
     struct block_request r;
+    if (m && conn->from_module != 0) {
+        rwm_refuse(m, rpc, STATUS_PROTOCOL);
+        return;
+    }
     if (!m || !rwm_accepts(m)) {
         rwm_refuse(m, rpc, m || conn->lost ? STATUS_NOT_SERVING : STATUS_PROTOCOL);
         return;
@@ -420,5 +461,11 @@ void rwm_requests_refuse(struct rwm *m, uint32_t status)
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
         while (!list_empty(lists[i]))
             request_refuse(m, list_entry(lists[i]->next, struct rwm_request, link), status);
+    }
+    list_for_each(n, &m->copies)
+    {
+        struct list *waiting = &list_entry(n, struct rwm_copies, link)->waiting;
+        while (!list_empty(waiting))
+            request_refuse(m, list_entry(waiting->next, struct rwm_request, link), status);
     }
 }

@@ -226,7 +226,10 @@ static bool crcs_ok(const struct store_op *op)
     for (int i = 0; i < op->iovcnt; i++) {
         const uint8_t *at = op->iov[i].iov_base;
         for (size_t n = 0; n < op->iov[i].iov_len; n += UNIT_BYTES) {
-            if (crc32c(at + n, UNIT_BYTES) != op->unit_crcs[unit++])
+            uint32_t here = unit++;
+            if (op->replace && !(op->written >> here & 1u))
+                continue;
+            if (crc32c(at + n, UNIT_BYTES) != op->unit_crcs[here])
                 return false;
         }
     }
@@ -248,6 +251,8 @@ static int submit_check(const struct store *s, const struct store_op *op, enum r
         return -EINVAL;
     if (kind == REQ_CLEAR)
         return 0;
+    if (op->replace && (kind != REQ_WRITE || op->unit_count != UNITS_PER_BLOCK || op->written == 0))
+        return -EINVAL;
     if (!iov_ok(op))
         return -EINVAL;
     return kind == REQ_WRITE && !crcs_ok(op) ? -EINVAL : 0;

@@ -106,9 +106,15 @@ struct store_op {
      * one that is absent stays so. Right where every member of the partition is in sync: nobody is left to
      * tell. */
     bool forget;
+    /* WRITE of a whole block: it becomes exactly this, version and all, whatever was there, and of its units
+     * only those set in `written` hold data (at least one); the others become holes, and their bytes and
+     * checksums are not looked at. For a copy that is brought up to another one: its version may go back,
+     * too. */
+    bool replace;
     void (*done)(struct store_op *op, int rc);
     /* results of READ and STAT */
-    uint32_t written;                     /* one bit per unit of the whole block: 1 = written */
+    uint32_t
+        written; /* one bit per unit of the whole block: 1 = written. With replace: given by the caller */
     struct version found;                 /* the block's durable version, {0,0} when absent */
     uint32_t found_crcs[UNITS_PER_BLOCK]; /* READ: [u] of unit u, for those read that are written */
     /* the store's */

@@ -90,6 +90,8 @@ static void inline_payload(struct req *r)
 {
     struct store *s = r->s;
     for (uint32_t i = 0; i < r->op->unit_count; i++) {
+        if (!(r->inlined >> (r->op->first_unit + i) & 1u))
+            continue;
         uint32_t id = slab_get(&s->units);
         MUST(id != SLAB_NONE);
         memcpy(slab_at(&s->units, id), op_unit(r->op, i), UNIT_BYTES);
@@ -160,9 +162,11 @@ static void write_image(const struct req *r, struct disk_entry *p)
     const struct store_op *op = r->op;
     p->epoch = op->version.epoch;
     p->counter = op->version.counter;
-    p->written |= r->mask;
-    for (uint32_t i = 0; i < op->unit_count; i++)
-        p->crc[op->first_unit + i] = op->unit_crcs[i];
+    p->written = op->replace ? op->written : p->written | r->mask;
+    for (uint32_t i = 0; i < op->unit_count; i++) {
+        uint32_t unit = op->first_unit + i;
+        p->crc[unit] = p->written >> unit & 1u ? op->unit_crcs[i] : 0;
+    }
 }
 
 static int exec_write(struct req *r)
@@ -177,7 +181,8 @@ static int exec_write(struct req *r)
     uint32_t old = pending_entry(b);
     bool small = s->journal.device->durable_writes && r->op->unit_count <= INLINE_SMALL_UNITS;
     bool inlined = path == PATH_INLINE || (path == PATH_NEW && small);
-    uint32_t units = inlined ? r->op->unit_count : 0;
+    uint32_t data = r->op->replace ? r->op->written : r->mask; /* units that carry data */
+    uint32_t units = inlined ? (uint32_t)__builtin_popcount(data) : 0;
     if (units && (slab_left(&s->units) < units || s->units.used + units > s->units_limit)) {
         checkpoint_want(s);
         return -EAGAIN;
@@ -194,11 +199,11 @@ static int exec_write(struct req *r)
         r->freed = old;
     }
     if (inlined) {
-        r->inlined = r->mask;
+        r->inlined = data;
         inline_payload(r);
         s->stats.journaled_writes++;
     } else {
-        r->direct = r->mask;
+        r->direct = data;
         if (path == PATH_REDIRECT)
             s->stats.redirected_writes++;
         else

@@ -1,5 +1,6 @@
 /* Processes of the simulated cluster: birth, death, pause; and the story of one seed. */
 #include "tests/sim/cluster.h"
+#include "tests/sim/copies.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -481,12 +482,37 @@ static bool clients_idle(const struct sim_cluster *c)
     return true;
 }
 
+bool sim_advance(struct sim_cluster *c, uint64_t ns)
+{
+    return advance(c, ns);
+}
+
 /* Up to limit_ns for the clients to come to rest. */
 static bool settle(struct sim_cluster *c, uint64_t limit_ns)
 {
     for (uint64_t ns = 0; ns < limit_ns; ns += 20 * NS_PER_MS)
         if (!advance(c, 20 * NS_PER_MS) || clients_idle(c))
             return c->error[0] == 0;
+    return false;
+}
+
+/* Until every member of every partition is in sync. */
+static bool settle_copies(struct sim_cluster *c, uint64_t limit_ns)
+{
+    for (uint64_t ns = 0; ns < limit_ns; ns += 20 * NS_PER_MS) {
+        uint64_t missing = 0;
+        for (unsigned i = 0; i < SIM_PROCS; i++) {
+            struct rwm_stats stats;
+            if (!c->procs[i].rwm)
+                continue;
+            rwm_stats_get(c->procs[i].rwm, &stats);
+            missing += stats.copies_missing + stats.partitions_waiting;
+        }
+        if (missing == 0)
+            return true;
+        if (!advance(c, 20 * NS_PER_MS))
+            return false;
+    }
     return false;
 }
 
@@ -505,6 +531,9 @@ static enum sim_result explain_stuck(struct sim_cluster *c, const char *when, ch
             rwm_stats_get(p->rwm, &stats);
             n += (size_t)snprintf(why + n, cap - n, "%s serving=%d active=%" PRIu64 " table=%" PRIu64 "; ",
                                   p->name, stats.serving, stats.requests_active, stats.table_version);
+            if (n < cap)
+                (void)rwm_explain(p->rwm, why + n, cap - n);
+            n += n < cap ? strlen(why + n) : 0;
         }
         if (p->failure[0] && n < cap)
             n += (size_t)snprintf(why + n, cap - n, "%s once failed: %s; ", p->name, p->failure);
@@ -519,6 +548,8 @@ static enum sim_result space_check(struct sim_cluster *c, char *why, size_t cap)
     sim_client_clear_all(sim_cluster_proc(c, SIM_CLIENT, 0)->client);
     if (!settle(c, c->options.settle_ns) && !c->error[0])
         return explain_stuck(c, "the discard of everything did not end", why, cap);
+    if (!c->error[0] && !settle_copies(c, c->options.settle_ns) && !c->error[0])
+        return explain_stuck(c, "copies did not come in sync although all faults are gone", why, cap);
     for (unsigned i = 0; i < SIM_PROCS && !c->error[0]; i++) {
         struct rwm_stats stats;
         const struct sim_proc *twin = c->procs[i].twin;
@@ -573,5 +604,10 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
         snprintf(why, cap, "%s", c->error);
         return SIM_WRONG;
     }
-    return history_check(c->history, why, cap) ? SIM_WRONG : space_check(c, why, cap);
+    if (history_check(c->history, why, cap))
+        return SIM_WRONG;
+    (void)settle_copies(c, 2 * NS_PER_S); /* where a medium is full some may have to wait for the discards */
+    if (!c->error[0] && !sim_copies_check(c, why, cap))
+        return SIM_WRONG;
+    return space_check(c, why, cap);
 }

@@ -74,6 +74,7 @@ struct sim_options {
     unsigned operations; /* per client, at most */
     bool verbose;        /* services' logs on stderr */
     bool no_faults;
+    unsigned copies; /* of the pool; 0 = drawn from the seed */
 };
 
 /* What differs from seed to seed besides the faults. */

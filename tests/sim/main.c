@@ -13,7 +13,7 @@
 
 struct options {
     char *seed_file;
-    uint64_t seed, seeds, first, run_ns, settle_ns, operations, jobs, limit_s;
+    uint64_t seed, seeds, first, run_ns, settle_ns, operations, jobs, limit_s, copies;
     bool verbose, twice, no_faults;
 };
 #define OPTION(n, k, field, d, v, h)                                                                         \
@@ -30,6 +30,7 @@ static const struct config_option table[] = {
     OPTION("settle", CONFIG_DURATION, settle_ns, "60s", "TIME",
            "virtual time for requests to end once faults are gone"),
     OPTION("operations", CONFIG_UINT, operations, "400", "COUNT", "operations of each client"),
+    OPTION("copies", CONFIG_UINT, copies, "1", "COUNT", "copies that the pool keeps"),
     OPTION("jobs", CONFIG_UINT, jobs, "2", "COUNT", "processes at once, for --seeds and --file"),
     OPTION("limit", CONFIG_UINT, limit_s, "120", "SECONDS", "real time for one seed of --seeds or --file"),
     OPTION("twice", CONFIG_BOOL, twice, NULL, NULL, "run each seed twice and compare the trace hashes"),
@@ -59,9 +60,10 @@ static enum sim_result run_once(const struct options *o, uint64_t seed, uint64_t
                              .settle_ns = o->settle_ns,
                              .operations = (unsigned)o->operations,
                              .verbose = o->verbose,
-                             .no_faults = o->no_faults};
+                             .no_faults = o->no_faults,
+                             .copies = (unsigned)o->copies};
     struct sim_cluster *c;
-    char why[2048];
+    char why[16384];
     MUST(sim_cluster_create(&so, &c) == 0);
     enum sim_result result = sim_cluster_run(c, why, sizeof(why));
     *hash = trace_hash(c->trace);

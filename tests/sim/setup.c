@@ -74,7 +74,7 @@ void sim_setup_step(struct sim_cluster *c)
         setup_call(s, MDC_METHOD_CLUSTER_STATUS, &mdc_empty_type, &mdc_cluster_status_reply_type, &s->status);
     } else if (c->setup_state == SETUP_POOL) {
         snprintf(s->request.pool.name, sizeof(s->request.pool.name), "pool");
-        s->request.pool.copies = 1;
+        s->request.pool.copies = (uint8_t)c->options.copies;
         s->request.pool.partitions = 16;
         s->request.pool.stripe_bytes = 1 * MIB;
         setup_call(s, MDC_METHOD_POOL_CREATE, &mdc_pool_create_request_type, &mdc_pool_reply_type, &s->pool);

@@ -320,8 +320,9 @@ static void test_pools(void **state)
     assert_int_equal(CREATE(), STATUS_INVALID);
     assert_says(c, "twice");
     rq.modules[1] = 2;
-    rq.copies = 3;
-    assert_int_equal(CREATE(), STATUS_NOT_SUPPORTED);
+    rq.copies = 8;
+    assert_int_equal(CREATE(), STATUS_INVALID);
+    assert_says(c, "from 1 to 7");
     rq.copies = 1;
     rq.partitions = 65;
     assert_int_equal(CREATE(), STATUS_INVALID);

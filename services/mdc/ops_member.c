@@ -1,0 +1,147 @@
+/*
+ * ops_member.c: who holds a copy in sync. A member leaves the in-sync set when it is dead, unreachable for
+ * the partition's primary, or unfit; it comes in when the primary says that it is equal. Each is a new epoch.
+ * The last one in sync stays, whatever becomes of it: nobody else has its data.
+ */
+#include "services/mdc/ops.h"
+
+#include <string.h>
+
+/* Both are heard, but not by one another: for so long, then the primary's word counts. */
+#define APART_NS (300u * NS_PER_MS)
+/* Reports that are so far apart are not about one and the same trouble. */
+#define APART_GAP_NS NS_PER_S
+
+static bool alive(struct mdc_state *s, uint32_t module)
+{
+    const struct mdc_module *m = mdc_module_by_id(s, module);
+    return m != NULL && m->registered && !m->down && m->session != NULL && !m->damaged;
+}
+
+static int member_find(const struct record_partition *p, uint32_t module)
+{
+    for (int i = 0; i < (int)TABLE_MEMBERS_MAX; i++)
+        if (TABLE_MEMBER_ID(p->members[i]) == module && module != 0)
+            return i;
+    return -1;
+}
+
+/* Someone else in sync; live: of whom something was heard. */
+static bool others_in_sync(struct mdc_state *s, const struct record_partition *p, uint32_t module, bool live)
+{
+    for (unsigned i = 0; i < TABLE_MEMBERS_MAX; i++) {
+        uint32_t id = TABLE_MEMBER_ID(p->members[i]);
+        if ((p->members[i] & TABLE_MEMBER_IN_SYNC) && id != module && (!live || alive(s, id)))
+            return true;
+    }
+    return false;
+}
+
+static void new_epoch(struct mdc_decision *d, uint32_t index)
+{
+    struct mdc_state *s = d->state;
+    struct record_partition *p = &s->partitions[index];
+    p->epoch++;
+    s->counters.highest_epoch = max_u64(s->counters.highest_epoch, p->epoch);
+    mdc_tx_record(d->tx, TABLE_PARTITION, index);
+    mdc_tx_counters(d->tx);
+}
+
+/* Members in sync come first, in their order: so who was the primary stays it. */
+static void members_sort(struct record_partition *p)
+{
+    uint32_t sorted[TABLE_MEMBERS_MAX] = {0};
+    unsigned n = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (unsigned i = 0; i < TABLE_MEMBERS_MAX; i++)
+            if (p->members[i] != 0 && !(p->members[i] & TABLE_MEMBER_IN_SYNC) == (pass == 1))
+                sorted[n++] = p->members[i];
+    memcpy(p->members, sorted, sizeof(sorted));
+}
+
+bool mdc_member_drop(struct mdc_decision *d, uint32_t index, uint32_t module)
+{
+    struct record_partition *p = &d->state->partitions[index];
+    int at = member_find(p, module);
+    if (at < 0 || !(p->members[at] & TABLE_MEMBER_IN_SYNC) || !others_in_sync(d->state, p, module, true))
+        return false;
+    p->members[at] &= ~TABLE_MEMBER_IN_SYNC;
+    members_sort(p);
+    return true;
+}
+
+void mdc_members_dead(struct mdc_decision *d, uint32_t module)
+{
+    struct mdc_state *s = d->state;
+    const struct mdc_module *m = mdc_module_by_id(s, module);
+    const struct mdc_pool *pool = m != NULL ? mdc_pool_by_id(s, m->rec.pool) : NULL;
+    for (uint32_t i = 0; pool != NULL && i < pool->rec.partitions; i++) {
+        uint32_t index = pool->rec.first_partition + i;
+        if (mdc_member_drop(d, index, module))
+            new_epoch(d, index);
+    }
+}
+
+/* ---- reports ---- */
+static bool apart_long(struct mdc_module *m, uint64_t now_ns)
+{
+    if (m->apart_heard_ns == 0 || now_ns - m->apart_heard_ns > APART_GAP_NS)
+        m->apart_since_ns = now_ns;
+    m->apart_heard_ns = now_ns;
+    return now_ns - m->apart_since_ns >= APART_NS;
+}
+
+static bool take_item(struct mdc_decision *d, const struct mdc_module_report_item *item,
+                      struct record_partition *p)
+{
+    struct mdc_state *s = d->state;
+    struct mdc_module *m = mdc_module_by_id(s, item->member);
+    int at = member_find(p, item->member);
+    bool in_sync = p->members[at] & TABLE_MEMBER_IN_SYNC;
+    uint32_t index = (uint32_t)(p - s->partitions);
+    switch (item->what) {
+    case MDC_REPORT_UNREACHABLE:
+        return in_sync && (!alive(s, item->member) || apart_long(m, d->now_ns)) &&
+               mdc_member_drop(d, index, item->member);
+    case MDC_REPORT_UNFIT:
+        return in_sync && mdc_member_drop(d, index, item->member);
+    case MDC_REPORT_LOST:
+        return !in_sync;
+    case MDC_REPORT_IN_SYNC:
+        if (in_sync || !alive(s, item->member))
+            return false;
+        p->members[at] |= TABLE_MEMBER_IN_SYNC;
+        members_sort(p);
+        return true;
+    default:
+        return false;
+    }
+}
+
+uint32_t mdc_op_module_report(struct mdc_decision *d, const struct mdc_module_report_request *rq,
+                              struct mdc_module_report_reply *rep)
+{
+    struct mdc_state *s = d->state;
+    const struct mdc_module *reporter = mdc_module_by_id(s, rq->module);
+    (void)rep; /* the table's version is filled in when it is published */
+    if (reporter == NULL || reporter->rec.incarnation != rq->incarnation || !reporter->registered)
+        return mdc_refuse(d, STATUS_WRONG_INCARNATION,
+                          "module %u reports, but it is not registered: it has to register again",
+                          rq->module);
+    for (uint32_t i = 0; i < rq->count; i++) {
+        const struct mdc_module_report_item *item = &rq->items[i];
+        const struct mdc_pool *pool = mdc_pool_by_id(s, item->pool);
+        const struct mdc_module *m = mdc_module_by_id(s, item->member);
+        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL ||
+            m->rec.incarnation != item->member_incarnation)
+            continue;
+        uint32_t index = pool->rec.first_partition + item->partition;
+        struct record_partition *p = &s->partitions[index];
+        if (p->epoch != item->epoch || mdc_partition_primary(p) != rq->module || item->member == rq->module ||
+            member_find(p, item->member) < 0)
+            continue;
+        if (take_item(d, item, p))
+            new_epoch(d, index);
+    }
+    return STATUS_OK;
+}

@@ -1,0 +1,170 @@
+/*
+ * rwm_catchup.c: a member that is not in sync becomes what the primary is. All versions of both are compared;
+ * each block that differs goes through the block's queue at the primary, so that what is written meanwhile
+ * follows it in order. When all that differed has arrived, every acknowledgement waits for the member, too,
+ * and the controller is told.
+ */
+#include "services/rwm/rwm_copies.h"
+
+#include <stdlib.h>
+
+#define RETRY_NS (1u * NS_PER_S)
+
+struct todo {
+    struct list link;
+    struct copy_key key;
+};
+
+/* ---- blocks ---- */
+static void block_ended(struct rwm_copy *k, bool ok)
+{
+    MUST(k->copying > 0);
+    k->copying--;
+    if (!ok && k->member) {
+        k->walk_after_ns = loop_now_ns(k->c->m->env->loop) + RETRY_NS;
+        rwm_epoch_unjoin(k);
+    }
+    rwm_tick_soon(k->c->m);
+}
+
+static void block_sent(struct rwm_send *s, uint32_t status)
+{
+    struct rwm_copy *k = s->owner;
+    struct rwm *m = s->m;
+    k->reading--;
+    if (status != STATUS_OK && status != STATUS_DISCONNECTED && log_allow(m->env, &m->log_limit))
+        log_warn(m->env, "a copy could not be brought up, trying again",
+                 "module=%u peer=%u partition=%u status=%s", m->id, k->module, k->c->partition,
+                 status_name(status));
+    block_ended(k, status == STATUS_OK);
+}
+
+static void block_read(struct rwm_piece *p, uint32_t status)
+{
+    struct rwm_copy *k = p->owner;
+    struct rwm_copies *c = k->c;
+    const struct store_key *key = &p->op.key;
+    int rc = -EIO;
+    if (status == STATUS_OK && k->member && k->joined) {
+        struct copy_replace body = {.head = rwm_copies_head(c),
+                                    .key = {key->layer, key->block, key->hash},
+                                    .version = p->op.found,
+                                    .committed = rwm_forward_committed(c),
+                                    .written = p->op.written};
+        rc = rwm_send_block(k->peer, &body, p, p->op.found_crcs, block_sent, k);
+    }
+    if (rc) {
+        k->reading--;
+        block_ended(k, false);
+    } else {
+        c->m->stats.recovered_blocks++;
+        c->m->stats.recovered_bytes += (uint64_t)__builtin_popcount(p->op.written) * UNIT_BYTES;
+    }
+    rwm_piece_put(p->area, p);
+}
+
+static void todo_pump(struct rwm_copy *k)
+{
+    struct rwm *m = k->c->m;
+    while (k->todo.next && !list_empty(&k->todo) && k->reading < RWM_CATCHUP_JOBS) {
+        struct rwm_piece *p = rwm_piece_get(m, UNITS_PER_BLOCK);
+        if (!p)
+            return; /* the tick goes on */
+        struct todo *t = list_entry(list_pop_front(&k->todo), struct todo, link);
+        p->kind = RWM_PIECE_COPY;
+        p->partition = k->c->partition;
+        p->op.key = (struct store_key){t->key.layer, t->key.block, t->key.hash};
+        p->owner = k;
+        p->done = block_read;
+        free(t);
+        k->reading++;
+        rwm_block_add(m, p);
+    }
+}
+
+void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key)
+{
+    struct todo *t = calloc(1, sizeof(*t));
+    if (!t) {
+        rwm_epoch_unjoin(k);
+        return;
+    }
+    if (!k->todo.next)
+        list_init(&k->todo);
+    t->key = (struct copy_key){key->layer, key->block, key->hash};
+    list_push_back(&k->todo, &t->link);
+    k->copying++;
+    todo_pump(k);
+}
+
+/* ---- the walk ---- */
+void rwm_catchup_stop(struct rwm_copy *k)
+{
+    while (k->todo.next && !list_empty(&k->todo)) {
+        free(list_entry(list_pop_front(&k->todo), struct todo, link));
+        k->copying--;
+    }
+    k->walked = false;
+    if (!k->walk)
+        return;
+    struct rwm_walk *w = k->walk;
+    k->walk = NULL;
+    k->c->m->catchups--;
+    rwm_walk_stop(w);
+}
+
+static void walk_ended(struct rwm_walk *w)
+{
+    struct rwm_copy *k = w->owner;
+    if (w->failed) {
+        k->walk_after_ns = loop_now_ns(w->m->env->loop) + RETRY_NS;
+        rwm_catchup_stop(k); /* frees w */
+        return;
+    }
+    k->walked = true;
+    rwm_tick_soon(w->m);
+}
+
+/* What differs, as much as may be under way. */
+static void walk_step(struct rwm_copy *k)
+{
+    struct rwm_walk *w = k->walk;
+    while (w->next < 2 * w->items && k->copying < 4 * RWM_CATCHUP_JOBS && k->walk == w) {
+        /* First what the member has to give up: it may be full. */
+        bool removals = w->next < w->items;
+        const struct rwm_item *item = &w->item[w->next++ % w->items];
+        struct store_key key = {item->key.layer, item->key.block, item->key.hash};
+        bool same = version_cmp(item->v[0], item->v[1]) == 0 && item->suspect == 0;
+        bool gone = item->v[0].epoch == 0 && !(item->suspect & 1u);
+        if (!same && gone == removals && !rwm_remove_matches(k->c->m, &key))
+            rwm_catchup_block(k, &key);
+    }
+    if (k->walk != w || w->next < 2 * w->items || k->copying > 0)
+        return;
+    log_info(k->c->m->env, "a copy has caught up", "module=%u peer=%u partition=%u blocks=%u", k->c->m->id,
+             k->module, k->c->partition, w->items);
+    rwm_catchup_stop(k);
+    k->lockstep = true;
+    rwm_tick_soon(k->c->m);
+}
+
+void rwm_catchup_step(struct rwm_copies *c)
+{
+    struct rwm *m = c->m;
+    uint64_t now = loop_now_ns(m->env->loop);
+    rwm_each_copy(k, c)
+    {
+        if (k->in_sync || !k->joined || k->lockstep || k->claimed)
+            continue;
+        todo_pump(k);
+        if (k->walk && k->walked) {
+            walk_step(k);
+            continue;
+        }
+        /* What is left of an earlier try must be gone: it counts in copying. */
+        if (k->walk || k->copying > 0 || now < k->walk_after_ns || m->catchups >= RWM_CATCHUPS_MAX)
+            continue;
+        k->walk = rwm_walk_start(c, &k, 1, true, walk_ended, k);
+        m->catchups += k->walk != NULL;
+    }
+}

@@ -1,0 +1,323 @@
+/*
+ * rwm_copies.h: a module's part in keeping several copies. Read docs/replication.md first. One subject a
+ * file: rwm_peer.c       connections to the other members, promises held; the tick that renews and reports
+ *   rwm_epoch.c      a new epoch of a partition: who is primary, joins, when it may serve
+ *   rwm_recent.c     versions that are not known to be committed
+ *   rwm_reconcile.c  making the in-sync members equal before a new primary serves
+ *   rwm_forward.c    a write's way to the other members, and when it is committed
+ *   rwm_catchup.c    bringing a member that is not in sync up to the primary
+ *   rwm_serve.c      the member's side of all that: promises given, joins, forwards, replacements, lists
+ *
+ * A partition whose record names nobody else has no struct rwm_copies, and nothing here concerns it.
+ */
+#ifndef CISTERN_SERVICES_RWM_COPIES_H
+#define CISTERN_SERVICES_RWM_COPIES_H
+
+#include "common/wire/copy_proto.h"
+#include "services/rwm/rwm_internal.h"
+
+#define RWM_COPY_SLOTS     16u /* members, and such as have left with calls under way */
+#define RWM_TICK_NS        (20u * NS_PER_MS)
+#define RWM_PROMISE_NS     (500u * NS_PER_MS)
+#define RWM_UNREACHABLE_NS (60u * NS_PER_MS)  /* a member without a connection for so long is reported */
+#define RWM_REPORT_NS      (100u * NS_PER_MS) /* what still holds is reported again */
+#define RWM_RECENT_MAX     65536u
+#define RWM_FORWARDS_EACH  4u /* forwards at once for each piece that there can be */
+#define RWM_RECONCILE_JOBS 16u
+#define RWM_RECONCILES_MAX 64u /* partitions at once */
+#define RWM_CATCHUPS_MAX   2u  /* partitions at once */
+#define RWM_CATCHUP_JOBS   4u  /* blocks of a member at once */
+
+/* ---- another module, seen from here ---- */
+enum rwm_peer_state { PEER_IDLE, PEER_CONNECTING, PEER_GREETING, PEER_UP };
+struct rwm_peer {
+    struct list link; /* m->peers */
+    struct rwm *m;
+    uint32_t module;
+    uint64_t incarnation; /* that the connection goes to */
+    struct fabric_addr addr;
+    struct rpc_peer *rpc, *old_rpc; /* old: closed, its calls have not all ended */
+    unsigned calls;
+    enum rwm_peer_state state;
+    uint64_t retry_ns, backoff_ns, away_since_ns;
+    bool promise_busy;
+    uint64_t promise_sent_ns, promise_until_ns; /* held until; 0 = none */
+    uint64_t free_blocks, spent_blocks;         /* at the last answer; that may have been filled since */
+    unsigned filling;                           /* forwards under way that may fill one */
+    struct rpc_call hello_call, promise_call;
+    struct copy_peer_hello hello;
+    struct copy_promise promise;
+    struct rpc_service service;
+    struct log_limit log;
+};
+/* What this module promised to another one. */
+struct rwm_grant {
+    struct list link; /* m->grants */
+    uint32_t module;
+    uint64_t incarnation, until_ns;
+};
+
+/* ---- a version not known to be committed ---- */
+struct rwm_recent {
+    struct list link; /* rwm_copies.recent, in order of arrival */
+    struct store_key key;
+    struct version version;
+    bool hole; /* the store may have forgotten the block */
+};
+
+/* ---- another member of a partition ---- */
+struct rwm_copy {
+    struct rwm_copies *c;
+    uint32_t module; /* 0 = never used */
+    bool member;     /* of the present epoch; else only calls of before may be under way */
+    struct rwm_peer *peer;
+    bool in_sync;
+    bool lockstep; /* not in sync yet, but every acknowledgement waits for it: to be reported as equal */
+    /* Was reported as equal in this epoch: the controller may take it in at any time, so it counts until a
+     * new epoch, whatever became of it. */
+    bool claimed;
+    bool joining, joined, whole; /* joined: this epoch, on the peer's present connection */
+    bool unfit;
+    uint64_t reported_ns;
+    struct version told; /* committed up to here, as it was told */
+    unsigned forwards;   /* under way */
+    unsigned loose;      /* of them of writes that are committed without it */
+    unsigned copying;    /* whole blocks on their way */
+    struct rpc_call join_call;
+    struct copy_join join;
+    struct rwm_walk *walk; /* catching up */
+    bool walked;           /* ... compared; what differed is on its way */
+    uint64_t walk_after_ns;
+    struct list todo; /* blocks that wait to be copied; counted in copying */
+    unsigned reading; /* of copying: those that hold memory */
+};
+enum rwm_copies_state {
+    COPIES_MEMBER,    /* another one is the primary, or nobody */
+    COPIES_JOINING,   /* until every in-sync member joined, and no promise of this module stands */
+    COPIES_RECONCILE, /* until they are equal */
+    COPIES_SERVING,
+};
+struct rwm_copies {
+    struct list link; /* m->copies */
+    struct rwm *m;
+    uint32_t partition;
+    enum rwm_copies_state state;
+    struct rwm_copy copy[RWM_COPY_SLOTS];
+    unsigned count, in_sync; /* other members; of them in sync */
+    bool self_in_sync;
+    bool starved;           /* a forward found no object */
+    uint32_t primary;       /* module id, 0 = none */
+    uint64_t wait_until_ns; /* a promise to an earlier primary: nothing is joined before */
+    struct list flight; /* pieces with a version that are not committed: rwm_piece.flight_link, by version */
+    struct version given, committed;
+    struct list waiting; /* requests: rwm_request.link */
+    struct list recent;
+    unsigned recent_count;
+    bool whole;              /* `recent` has all that may not be committed, */
+    struct version overflow; /* ... but for versions up to this, for which there was no room */
+    unsigned storing;        /* writes of forwards, replacements and own pieces that the store has */
+    /* as a member */
+    uint32_t joined_by;
+    uint64_t joined_epoch;
+    struct rwm_walk *reconcile;
+    bool compared; /* its walk has ended; what differed is being made equal */
+};
+
+/* ---- rwm_peer.c ---- */
+void rwm_copies_init(struct rwm *m);
+void rwm_copies_destroy(struct rwm *m);  /* frees all; no callbacks */
+void rwm_copies_stop(struct rwm *m);     /* the module fails: nothing is begun or answered any more */
+void rwm_copies_shutdown(struct rwm *m); /* what is under way may still end, for a while */
+struct rwm_peer *rwm_peer_get(struct rwm *m, uint32_t module);
+/* done runs later, once, with rc -ENOTCONN too; not when the module is destroyed. Counted in peer->calls
+ * until rwm_peer_call_ended, which done calls first. */
+int rwm_peer_call(struct rwm_peer *peer, struct rpc_call *call);
+void rwm_peer_call_ended(struct rwm_peer *peer);
+void rwm_peers_table(struct rwm *m); /* the table changed: addresses and incarnations */
+bool rwm_peer_promised(const struct rwm_peer *peer, uint64_t clock_ns);
+void rwm_tick_soon(struct rwm *m);
+
+/* ---- rwm_epoch.c ---- */
+/* Partition i has a new epoch in force, with the members of the store's record. */
+void rwm_epoch_force(struct rwm *m, uint32_t i);
+void rwm_epoch_peer_up(struct rwm_peer *peer);
+void rwm_epoch_peer_down(struct rwm_peer *peer);
+void rwm_epoch_step(struct rwm_copies *c);
+void rwm_epoch_resign(struct rwm_copies *c); /* is the primary no more, whatever the table says */
+void rwm_epoch_free(struct rwm_copies *c);
+/* k has to join again; what it got beside the writes under way does not count. */
+void rwm_epoch_unjoin(struct rwm_copy *k);
+void rwm_epoch_serving(struct rwm_copies *c); /* reconciled */
+struct rwm_copies *rwm_copies_of(const struct rwm *m, uint32_t partition);
+/* STATUS_OK: a request of a client may go on; AGAIN: it waits in c->waiting; else the refusal. */
+uint32_t rwm_copies_gate(const struct rwm_copies *c, bool write);
+/* A read that was fetched now may be answered: the promises stand. */
+bool rwm_copies_may_answer(const struct rwm_copies *c);
+void rwm_copies_wake(struct rwm_copies *c);
+/* An acknowledgement waits for it. */
+static inline bool rwm_copy_counts(const struct rwm_copy *k)
+{
+    return k->member && (k->in_sync || k->lockstep || k->claimed);
+}
+#define rwm_each_copy(k, c)                                                                                  \
+    for (struct rwm_copy *k = (c)->copy; k < (c)->copy + RWM_COPY_SLOTS; k++)                                \
+        if (k->member)
+static inline struct copy_head rwm_copies_head(const struct rwm_copies *c)
+{
+    return (struct copy_head){
+        .pool = c->m->pool_id, .partition = c->partition, .epoch = c->m->parts[c->partition].epoch};
+}
+
+/* ---- rwm_recent.c ---- */
+void rwm_recent_add(struct rwm_copies *c, const struct store_key *key, struct version version, bool hole);
+void rwm_recent_commit(struct rwm_copies *c, struct version committed);
+const struct rwm_recent *rwm_recent_find(const struct rwm_copies *c, const struct store_key *key);
+void rwm_recent_clear(struct rwm_copies *c);
+
+/* ---- rwm_lookup.c ---- */
+/* The versions of some keys of a partition, as this module has them. */
+struct rwm_lookup {
+    struct list link; /* m->lookups */
+    struct rwm *m;
+    struct rwm_copies *c;                    /* for what is recent; may be NULL */
+    struct copy_version item[COPY_KEYS_MAX]; /* key given; the rest is the result */
+    uint32_t count, next;
+    unsigned out;
+    int rc;
+    bool waiting, cancelled;
+    struct store_waiter waiter;
+    struct rwm_lookup_op {
+        struct store_op op;
+        struct rwm_lookup *lookup;
+        uint32_t index;
+        bool busy;
+    } op[16];
+    struct loop_task task;
+    void (*done)(struct rwm_lookup *l, int rc); /* frees it, or uses it again */
+    void *owner;
+};
+struct rwm_lookup *rwm_lookup_new(struct rwm *m, struct rwm_copies *c);
+/* done runs once, later; not when it was cancelled, or the module is destroyed. */
+void rwm_lookup_start(struct rwm_lookup *l);
+void rwm_lookup_free(struct rwm_lookup *l);   /* not under way */
+void rwm_lookup_cancel(struct rwm_lookup *l); /* frees it, as soon as the store lets go */
+
+/* ---- rwm_send.c ---- */
+/* A whole block on its way to another member. */
+struct rwm_send {
+    struct list link; /* m->senders */
+    struct rwm *m;
+    struct rwm_peer *peer;
+    struct rwm_piece *piece; /* NULL: nothing is written in it */
+    struct rpc_call call;
+    struct copy_replace body;
+    struct fabric_sge sge[UNITS_PER_BLOCK];
+    /* status: the member's, or DISCONNECTED */
+    void (*done)(struct rwm_send *s, uint32_t status);
+    void *owner;
+};
+/* piece: its chunk holds the whole block (units that are not written do not matter) with op.written and
+ * op.found_crcs; one of its refs is taken. 0: done runs once, later, and the object goes after it. -errno: it
+ * never will. */
+int rwm_send_block(struct rwm_peer *peer, const struct copy_replace *body, struct rwm_piece *piece,
+                   const uint32_t *crcs, void (*done)(struct rwm_send *s, uint32_t status), void *owner);
+/* Gives a ref back. */
+void rwm_piece_unref(struct rwm_piece *p);
+
+/* ---- rwm_walk.c ---- */
+#define RWM_WALK_MEMBERS TABLE_MEMBERS_MAX
+struct rwm_item {
+    struct copy_key key;
+    uint8_t known, suspect; /* bits by member of the walk */
+    bool done;
+    struct version v[RWM_WALK_MEMBERS];
+};
+/* The versions that several members, this one first, have of a partition's blocks: all, or the recent ones.
+ */
+struct rwm_walk {
+    struct list link; /* m->walks */
+    struct rwm *m;
+    struct rwm_copies *c;
+    struct rwm_copy *who[RWM_WALK_MEMBERS]; /* [0] is NULL: this module */
+    unsigned count;
+    bool full, failed, stopped;
+    unsigned out; /* calls and lookups under way, and jobs of the owner: it goes when there are none */
+    struct rwm_item *item;
+    uint32_t items, capacity, *hash, hash_mask;
+    struct rwm_walk_page {
+        struct rwm_walk *w;
+        unsigned index;
+        uint64_t cursor;
+        bool ended;
+        uint32_t next; /* item to be asked for, in the second phase */
+        struct rpc_call call;
+        uint8_t body[sizeof(struct copy_versions) + COPY_KEYS_MAX * sizeof(struct copy_key)];
+        uint32_t asked[COPY_KEYS_MAX], asked_count;
+    } page[RWM_WALK_MEMBERS];
+    bool asking;                       /* second phase: for what a member did not list */
+    void (*ended)(struct rwm_walk *w); /* all is known (or failed); once */
+    void *owner;
+    struct loop_task begin;
+    struct list jobs; /* the owner's, malloc'ed, by their first member: freed with the walk */
+    uint32_t next;    /* the owner's: items looked at */
+};
+/* who: joined members. NULL: no memory. */
+struct rwm_walk *rwm_walk_start(struct rwm_copies *c, struct rwm_copy *const *who, unsigned count, bool full,
+                                void (*ended)(struct rwm_walk *w), void *owner);
+/* It is not used any more; ended never runs after it. */
+void rwm_walk_stop(struct rwm_walk *w);
+void rwm_walk_free(struct rwm_walk *w); /* the module is destroyed */
+/* One of the owner's jobs ended: frees a walk that was stopped, with the last. True: it was stopped. */
+bool rwm_walk_left(struct rwm_walk *w);
+
+/* ---- rwm_reconcile.c ---- */
+int rwm_reconcile_start(struct rwm_copies *c);
+void rwm_reconcile_stop(struct rwm_copies *c);
+void rwm_reconcile_step(struct rwm_copies *c);
+
+/* ---- rwm_forward.c ---- */
+/* The members that count have room for a write that may take a new block. */
+bool rwm_forward_room(const struct rwm_copies *c);
+/* p has its version and the store has p: on to the other members. */
+void rwm_forward_start(struct rwm_copies *c, struct rwm_piece *p);
+/* The store answered p. */
+void rwm_forward_stored(struct rwm_copies *c, struct rwm_piece *p, uint32_t status);
+/* k joined: what it has not answered yet is sent to it. */
+void rwm_forward_again(struct rwm_copy *k);
+/* Who counts changed: what may be committed now? */
+void rwm_forward_recheck(struct rwm_copies *c);
+/* No longer the primary: what is under way here ends, its outcome another one's to tell. */
+void rwm_forward_give_up(struct rwm_copies *c);
+/* A forward of a piece that is committed has not been answered by who does not count: noted before it leaves.
+ */
+void rwm_forward_loosen(struct rwm_copies *c, struct rwm_piece *p);
+/* Tells members what is committed, when nothing else does. */
+void rwm_forward_tell(struct rwm_copies *c);
+int rwm_forward_create(struct rwm *m);
+/* True: the version that a read found is committed. Else the piece waits at its block. */
+bool rwm_forward_readable(struct rwm *m, struct rwm_piece *p);
+struct version rwm_forward_committed(const struct rwm_copies *c);
+
+/* ---- rwm_catchup.c ---- */
+void rwm_catchup_step(struct rwm_copies *c); /* begins and ends what is due */
+void rwm_catchup_stop(struct rwm_copy *k);
+/* The block is to be sent to k as a whole, in the order of the block's writes. */
+void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key);
+
+/* ---- rwm_serve.c ---- */
+/* A request of another module (COPY_METHOD_*), on a connection that began with PEER_HELLO. */
+void rwm_serve_request(struct rwm_conn *conn, struct rpc_request *rpc, uint16_t method, const void *body,
+                       uint32_t len);
+void rwm_serve_notify(struct rwm_conn *conn, uint16_t method, const void *body, uint32_t len);
+/* The request's piece has ended. */
+void rwm_serve_finished(struct rwm_request *req);
+void rwm_serve_joins(struct rwm *m);                   /* answers those that may be answered now */
+void rwm_serve_pump(struct rwm *m);                    /* goes on with what waited for memory */
+void rwm_serve_refuse(struct rwm *m, uint32_t status); /* all that waits */
+uint64_t rwm_serve_granted_until(const struct rwm *m, uint32_t module);
+static inline bool rwm_copies_whole(const struct rwm_copies *c)
+{
+    return c->whole && version_cmp(c->overflow, c->committed) <= 0;
+}
+
+#endif

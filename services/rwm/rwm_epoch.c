@@ -1,0 +1,351 @@
+/*
+ * rwm_epoch.c: a new epoch of a partition. A primary that goes on as one keeps what is under way; a new one
+ * joins the in-sync members, waits out what it promised itself, makes them equal, and then serves.
+ */
+#include "services/rwm/rwm_copies.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define JOIN_TIMEOUT_NS (4u * NS_PER_S)
+
+struct rwm_copies *rwm_copies_of(const struct rwm *m, uint32_t partition)
+{
+    return partition < m->part_count ? m->parts[partition].copies : NULL;
+}
+
+/* ---- requests of clients ---- */
+uint32_t rwm_copies_gate(const struct rwm_copies *c, bool write)
+{
+    if (c->state != COPIES_SERVING)
+        return STATUS_AGAIN;
+    return write && c->in_sync + 1 < c->m->min_copies ? STATUS_AGAIN : STATUS_OK;
+}
+
+bool rwm_copies_may_answer(const struct rwm_copies *c)
+{
+    uint64_t clock = loop_clock_ns(c->m->env->loop);
+    if (c->state != COPIES_SERVING)
+        return false;
+    for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
+        const struct rwm_copy *k = &c->copy[i];
+        if (k->member && k->in_sync && (!k->joined || !rwm_peer_promised(k->peer, clock)))
+            return false;
+    }
+    return true;
+}
+
+void rwm_copies_wake(struct rwm_copies *c)
+{
+    rwm_requests_again(c->m, &c->waiting);
+}
+
+/* ---- joining ---- */
+static void send_reconciled(struct rwm_copy *k);
+
+static void join_done(struct rpc_call *call, const struct rpc_result *result)
+{
+    struct rwm_copy *k = container_of(call, struct rwm_copy, join_call);
+    struct rwm_copies *c = k->c;
+    struct rwm *m = c->m;
+    struct copy_join_reply reply;
+    rwm_peer_call_ended(k->peer);
+    k->joining = false;
+    uint64_t epoch = m->parts[c->partition].epoch;
+    bool current = c->state != COPIES_MEMBER && k->join.head.epoch == epoch && k->member;
+    if (result->rc != 0 || !current || k->peer->state != PEER_UP)
+        return; /* the tick goes on */
+    if (result->status != STATUS_OK || result->body_len < sizeof(reply)) {
+        if (result->status == STATUS_STALE_EPOCH && m->cluster)
+            cluster_refresh(m->cluster);
+        return;
+    }
+    memcpy(&reply, result->body, sizeof(reply));
+    k->joined = true;
+    k->whole = reply.flags & COPY_JOINED_WHOLE;
+    if (c->state == COPIES_SERVING) {
+        if (k->in_sync)
+            send_reconciled(k);
+        rwm_forward_again(k);
+    }
+    rwm_tick_soon(m);
+}
+
+static void join_send(struct rwm_copy *k)
+{
+    struct rwm_copies *c = k->c;
+    k->join = (struct copy_join){.head = rwm_copies_head(c)};
+    k->join_call = (struct rpc_call){.method = COPY_METHOD_JOIN,
+                                     .body = &k->join,
+                                     .body_len = sizeof(k->join),
+                                     .timeout_ns = JOIN_TIMEOUT_NS,
+                                     .done = join_done};
+    k->joining = rwm_peer_call(k->peer, &k->join_call) == 0;
+}
+
+void rwm_epoch_unjoin(struct rwm_copy *k)
+{
+    k->joined = k->lockstep = false;
+    rwm_catchup_stop(k);
+    if (k->in_sync && k->c->state == COPIES_RECONCILE) {
+        rwm_reconcile_stop(k->c);
+        k->c->state = COPIES_JOINING;
+    }
+    if (k->c->state == COPIES_SERVING)
+        rwm_forward_recheck(k->c); /* one in lockstep counts no more */
+    rwm_tick_soon(k->c->m);
+}
+
+void rwm_epoch_peer_up(struct rwm_peer *peer)
+{
+    list_for_each(n, &peer->m->copies)
+    {
+        struct rwm_copies *c = list_entry(n, struct rwm_copies, link);
+        rwm_epoch_step(c);
+    }
+}
+
+void rwm_epoch_peer_down(struct rwm_peer *peer)
+{
+    list_for_each(n, &peer->m->copies)
+    {
+        struct rwm_copies *c = list_entry(n, struct rwm_copies, link);
+        rwm_each_copy(k, c)
+        {
+            if (k->peer == peer)
+                rwm_epoch_unjoin(k);
+        }
+    }
+}
+
+/* ---- serving ---- */
+/* Notes at the member that what is recent there is now all there is. */
+static void send_reconciled(struct rwm_copy *k)
+{
+    struct rwm_copies *c = k->c;
+    struct copy_commit body = {
+        .head = rwm_copies_head(c), .committed = rwm_forward_committed(c), .flags = COPY_COMMIT_RECONCILED};
+    (void)rpc_notify(k->peer->rpc, COPY_METHOD_COMMIT, &body, sizeof(body));
+}
+
+void rwm_epoch_serving(struct rwm_copies *c)
+{
+    struct rwm *m = c->m;
+    c->state = COPIES_SERVING;
+    c->whole = true;
+    c->given =
+        (struct version){.epoch = m->parts[c->partition].epoch, .counter = m->parts[c->partition].counter};
+    rwm_recent_commit(c, c->given);
+    rwm_recent_clear(c);
+    rwm_each_copy(k, c)
+    {
+        if (k->in_sync && k->joined)
+            send_reconciled(k);
+    }
+    rwm_copies_wake(c);
+    rwm_tick_soon(m);
+}
+
+static bool all_joined(const struct rwm_copies *c)
+{
+    for (unsigned i = 0; i < RWM_COPY_SLOTS; i++)
+        if (c->copy[i].member && c->copy[i].in_sync && !c->copy[i].joined)
+            return false;
+    return true;
+}
+
+void rwm_epoch_step(struct rwm_copies *c)
+{
+    struct rwm *m = c->m;
+    if (c->state == COPIES_MEMBER || (m->state != RWM_RUNNING && m->state != RWM_STOPPING))
+        return;
+    rwm_each_copy(k, c)
+    {
+        if (!k->peer)
+            k->peer = rwm_peer_get(m, k->module);
+        if (k->peer && k->peer->state == PEER_UP && !k->joined && !k->joining)
+            join_send(k);
+    }
+    if (c->state == COPIES_JOINING && c->storing == 0 && all_joined(c) &&
+        loop_clock_ns(m->env->loop) >= c->wait_until_ns) {
+        if (c->in_sync == 0) {
+            rwm_epoch_serving(c);
+        } else if (m->reconciles < RWM_RECONCILES_MAX && rwm_reconcile_start(c) == 0) {
+            c->state = COPIES_RECONCILE;
+        }
+    }
+    if (c->state == COPIES_RECONCILE)
+        rwm_reconcile_step(c);
+    if (c->state == COPIES_SERVING) {
+        rwm_catchup_step(c);
+        rwm_forward_tell(c);
+    }
+}
+
+/* ---- a new epoch ---- */
+static struct rwm_copies *copies_make(struct rwm *m, uint32_t partition)
+{
+    struct rwm_copies *c = calloc(1, sizeof(*c));
+    if (!c)
+        return NULL;
+    c->m = m;
+    c->partition = partition;
+    list_init(&c->flight);
+    list_init(&c->waiting);
+    list_init(&c->recent);
+    list_push_back(&m->copies, &c->link);
+    m->parts[partition].copies = c;
+    c->wait_until_ns = m->promise_grace_ns;
+    return c;
+}
+
+/* A place stays its module's while calls of it are under way. */
+static struct rwm_copy *copy_place(struct rwm_copies *c, uint32_t module)
+{
+    struct rwm_copy *spare = NULL;
+    for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
+        struct rwm_copy *k = &c->copy[i];
+        if (k->module == module)
+            return k;
+        if (!spare && !k->member && !k->joining && k->forwards == 0 && k->copying == 0)
+            spare = k;
+    }
+    if (spare)
+        *spare = (struct rwm_copy){.c = c, .module = module};
+    return spare;
+}
+
+static void members_set(struct rwm_copies *c, const uint32_t *members)
+{
+    for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
+        struct rwm_copy *k = &c->copy[i];
+        rwm_catchup_stop(k);
+        k->member = k->in_sync = k->lockstep = k->claimed = k->joined = k->whole = k->unfit = false;
+        k->reported_ns = 0;
+        k->told = (struct version){0, 0};
+    }
+    c->count = c->in_sync = 0;
+    for (unsigned i = 0; i < TABLE_MEMBERS_MAX && members[i] != 0; i++) {
+        uint32_t id = TABLE_MEMBER_ID(members[i]);
+        struct rwm_copy *k = id == c->m->id ? NULL : copy_place(c, id);
+        if (!k)
+            continue;
+        k->member = true;
+        k->in_sync = members[i] & TABLE_MEMBER_IN_SYNC;
+        c->count++;
+        c->in_sync += k->in_sync;
+    }
+}
+
+void rwm_epoch_resign(struct rwm_copies *c)
+{
+    if (c->state == COPIES_RECONCILE)
+        rwm_reconcile_stop(c);
+    bool served = c->state == COPIES_SERVING;
+    c->state = COPIES_MEMBER;
+    if (served)
+        rwm_forward_give_up(c);
+    rwm_copies_wake(c); /* to be refused */
+}
+
+void rwm_epoch_force(struct rwm *m, uint32_t i)
+{
+    const struct store_partition_record *rec = store_record_get(m->store, STORE_PARTITION, i);
+    struct rwm_copies *c = m->parts[i].copies;
+    uint32_t primary = 0;
+    bool self = false, self_in_sync = false, others = false;
+    for (unsigned k = 0; k < TABLE_MEMBERS_MAX && rec->members[k] != 0; k++) {
+        bool in_sync = rec->members[k] & TABLE_MEMBER_IN_SYNC;
+        uint32_t id = TABLE_MEMBER_ID(rec->members[k]);
+        self |= id == m->id;
+        self_in_sync |= id == m->id && in_sync;
+        others |= id != m->id;
+        if (primary == 0 && in_sync)
+            primary = id;
+    }
+    if (!c && !(self && others))
+        return;
+    c = c ? c : copies_make(m, i);
+    if (!c) {
+        rwm_fail(m, -ENOMEM, "no memory for the copies of a partition");
+        return;
+    }
+    bool mine = self && primary == m->id, was_mine = c->state != COPIES_MEMBER;
+    if (c->primary != 0 && c->primary != m->id && c->primary != primary)
+        c->wait_until_ns = max_u64(c->wait_until_ns, rwm_serve_granted_until(m, c->primary));
+    if (was_mine && !mine)
+        rwm_epoch_resign(c);
+    if (c->state == COPIES_RECONCILE) {
+        rwm_reconcile_stop(c);
+        c->state = COPIES_JOINING;
+    }
+    members_set(c, rec->members);
+    c->primary = primary;
+    if (!self_in_sync)
+        c->whole = false;
+    if (mine && !was_mine)
+        c->state = COPIES_JOINING;
+    if (c->state == COPIES_SERVING)
+        rwm_forward_recheck(c);
+    rwm_serve_joins(m);
+    rwm_tick_soon(m);
+}
+
+void rwm_epoch_free(struct rwm_copies *c)
+{
+    if (c->state == COPIES_RECONCILE)
+        rwm_reconcile_stop(c);
+    for (unsigned i = 0; i < RWM_COPY_SLOTS; i++)
+        rwm_catchup_stop(&c->copy[i]);
+    rwm_recent_clear(c);
+    while (list_pop_front(&c->waiting) != NULL) {
+    }
+    while (list_pop_front(&c->flight) != NULL) {
+    }
+    list_remove(&c->link);
+    free(c);
+}
+
+size_t rwm_explain(const struct rwm *m, char *out, size_t cap)
+{
+    static const char *const states[] = {"member", "joining", "reconciling", "serving"};
+    size_t n = 0;
+    if (cap > 0)
+        out[0] = 0;
+    list_for_each(l, &m->copies)
+    {
+        struct rwm_copies *c = list_entry(l, struct rwm_copies, link);
+        unsigned waiting = 0, flight = 0;
+        list_for_each(w, &c->waiting) waiting++;
+        list_for_each(f, &c->flight) flight++;
+        bool well = c->state == COPIES_MEMBER || (c->state == COPIES_SERVING && c->count == c->in_sync);
+        if (well && waiting == 0 && flight == 0)
+            continue;
+        n += (size_t)snprintf(
+            n < cap ? out + n : NULL, n < cap ? cap - n : 0,
+            "partition %u epoch %lu %s, %u requests wait, %u writes under way, %u in the store", c->partition,
+            (unsigned long)m->parts[c->partition].epoch, states[c->state], waiting, flight, c->storing);
+        rwm_each_copy(k, c)
+        {
+            n += (size_t)snprintf(
+                n < cap ? out + n : NULL, n < cap ? cap - n : 0,
+                ", member %u (%s%s%s%s%s%s, connection %d, forwards %u loose %u copying %u walk %d)",
+                k->module, k->in_sync ? "in sync" : "out of sync", k->joined ? ", joined" : "",
+                k->joining ? ", joining" : "", k->lockstep ? ", equal" : "", k->claimed ? ", reported" : "",
+                k->unfit ? ", unfit" : "", k->peer ? (int)k->peer->state : -1, k->forwards, k->loose,
+                k->copying, k->walk != NULL);
+        }
+        list_for_each(f, &c->flight)
+        {
+            const struct rwm_piece *p = list_entry(f, struct rwm_piece, flight_link);
+            n += (size_t)snprintf(n < cap ? out + n : NULL, n < cap ? cap - n : 0,
+                                  ", version %lu.%lu %s sent to %u,%u,%u answered by %u,%u,%u refs %u",
+                                  (unsigned long)p->op.version.epoch, (unsigned long)p->op.version.counter,
+                                  p->stored ? "stored" : "not stored", p->sent[0], p->sent[1], p->sent[2],
+                                  p->answered[0], p->answered[1], p->answered[2], p->refs);
+        }
+        n += (size_t)snprintf(n < cap ? out + n : NULL, n < cap ? cap - n : 0, "; ");
+    }
+    return n;
+}

@@ -1,0 +1,326 @@
+/*
+ * rwm_forward.c: a write's way to the other members. It is committed when the own store and every member that
+ * counts have answered; nothing fails after its version was given: who does not answer is waited for until a
+ * new epoch is without it.
+ */
+#include "services/rwm/rwm_copies.h"
+
+#include "common/crc.h"
+
+struct rwm_forward {
+    struct rpc_call call;
+    struct copy_forward body;
+    struct fabric_sge sge;
+    struct rwm_piece *piece;
+    struct rwm_copy *copy;
+    bool fills; /* the block was absent: it may take a slot */
+};
+
+int rwm_forward_create(struct rwm *m)
+{
+    return pool_create(NULL, "rwm forwards", sizeof(struct rwm_forward), 16,
+                       pool_total(m->area->piece_pool) * RWM_FORWARDS_EACH, &m->forward_pool);
+}
+
+static bool ids_have(const uint32_t *ids, uint32_t id)
+{
+    for (unsigned i = 0; i < TABLE_MEMBERS_MAX; i++)
+        if (ids[i] == id)
+            return true;
+    return false;
+}
+
+/* False: no place. */
+static bool ids_add(uint32_t *ids, uint32_t id)
+{
+    for (unsigned i = 0; i < TABLE_MEMBERS_MAX; i++) {
+        if (ids[i] == 0 || ids[i] == id) {
+            ids[i] = id;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void ids_remove(uint32_t *ids, uint32_t id)
+{
+    for (unsigned i = 0; i < TABLE_MEMBERS_MAX; i++)
+        if (ids[i] == id)
+            ids[i] = 0;
+}
+
+static bool in_flight(const struct rwm_piece *p)
+{
+    return !list_unlinked(&p->flight_link);
+}
+
+struct version rwm_forward_committed(const struct rwm_copies *c)
+{
+    if (list_empty(&c->flight))
+        return c->given;
+    const struct rwm_piece *p = list_entry(c->flight.next, struct rwm_piece, flight_link);
+    return (struct version){.epoch = p->op.version.epoch, .counter = p->op.version.counter - 1};
+}
+
+/* ---- committed ---- */
+static bool piece_committed(struct rwm_copies *c, const struct rwm_piece *p)
+{
+    if (!p->stored)
+        return false;
+    rwm_each_copy(k, c)
+    {
+        if (rwm_copy_counts(k) && !ids_have(p->answered, k->module))
+            return false;
+    }
+    return true;
+}
+
+void rwm_forward_loosen(struct rwm_copies *c, struct rwm_piece *p)
+{
+    for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
+        struct rwm_copy *k = &c->copy[i];
+        if (k->module != 0 && ids_have(p->sent, k->module) && !ids_have(p->answered, k->module))
+            k->loose++;
+    }
+}
+
+static void piece_check(struct rwm_copies *c, struct rwm_piece *p)
+{
+    if (!in_flight(p) || p->given_up || !piece_committed(c, p))
+        return;
+    rwm_forward_loosen(c, p);
+    rwm_block_flight_ended(c->m, p, STATUS_OK);
+}
+
+void rwm_forward_recheck(struct rwm_copies *c)
+{
+    /* The end of a piece may end others, never begin or free those that are in flight. */
+    bool again = true;
+    while (again) {
+        again = false;
+        list_for_each(n, &c->flight)
+        {
+            struct rwm_piece *p = list_entry(n, struct rwm_piece, flight_link);
+            if (p->given_up || !piece_committed(c, p))
+                continue;
+            piece_check(c, p);
+            again = true;
+            break;
+        }
+    }
+}
+
+void rwm_forward_stored(struct rwm_copies *c, struct rwm_piece *p, uint32_t status)
+{
+    struct rwm *m = c->m;
+    p->stored = true;
+    if (status != STATUS_OK) {
+        /* It has a version, others may have it: this module has to come back to it by way of a new epoch. */
+        if (!m->broken && m->state == RWM_RUNNING)
+            rwm_fail(m, -EIO,
+                     "the device %s did not take a write that other copies may have (%s): starting again",
+                     m->data->name, status_name(status));
+        rwm_block_flight_ended(m, p, STATUS_NOT_SERVING);
+        return;
+    }
+    if (p->given_up)
+        rwm_block_flight_ended(m, p, STATUS_NOT_SERVING);
+    else
+        piece_check(c, p);
+}
+
+void rwm_forward_give_up(struct rwm_copies *c)
+{
+    list_for_each_safe(n, &c->flight)
+    {
+        struct rwm_piece *p = list_entry(n, struct rwm_piece, flight_link);
+        rwm_recent_add(c, &p->op.key, p->op.version, p->kind == RWM_PIECE_CLEAR);
+        p->given_up = true;
+    }
+    bool again = true;
+    while (again) {
+        again = false;
+        list_for_each(n, &c->flight)
+        {
+            struct rwm_piece *p = list_entry(n, struct rwm_piece, flight_link);
+            if (!p->stored)
+                continue;
+            rwm_block_flight_ended(c->m, p, STATUS_NOT_SERVING);
+            again = true;
+            break;
+        }
+    }
+}
+
+/* ---- answers ---- */
+static void unfit(struct rwm_copy *k, uint32_t status)
+{
+    struct rwm *m = k->c->m;
+    if (!k->unfit && log_allow(m->env, &m->log_limit))
+        log_warn(m->env, "a member could not apply a write", "module=%u peer=%u partition=%u status=%s",
+                 m->id, k->module, k->c->partition, status_name(status));
+    if (k->in_sync)
+        k->unfit = true;
+    if (!k->in_sync)
+        rwm_epoch_unjoin(k);
+    rwm_tick_soon(m);
+}
+
+static void answer(struct rwm_forward *f, uint32_t status)
+{
+    struct rwm_copy *k = f->copy;
+    struct rwm_copies *c = k->c;
+    struct rwm_piece *p = f->piece;
+    switch (status) {
+    case STATUS_OK:
+        (void)ids_add(p->answered, k->module);
+        piece_check(c, p);
+        return;
+    case STATUS_STALE_BASE:
+        if (k->member && !k->in_sync && !k->lockstep) {
+            (void)ids_add(p->answered, k->module);
+            rwm_catchup_block(k, &p->op.key);
+            return;
+        }
+        break;
+    case STATUS_DISCONNECTED:
+    case STATUS_STALE_EPOCH:
+    case STATUS_NOT_SERVING:
+    case STATUS_CANCELED:
+        /* Sent again when it has joined again. */
+    case STATUS_BAD_CRC:
+        ids_remove(p->sent, k->module);
+        if (k->member && status != STATUS_DISCONNECTED)
+            rwm_epoch_unjoin(k);
+        if (c->m->cluster)
+            cluster_refresh(c->m->cluster);
+        return;
+    default:
+        break;
+    }
+    ids_remove(p->sent, k->module);
+    if (k->member)
+        unfit(k, status);
+}
+
+static void forward_done(struct rpc_call *call, const struct rpc_result *result)
+{
+    struct rwm_forward *f = container_of(call, struct rwm_forward, call);
+    struct rwm_copy *k = f->copy;
+    struct rwm_piece *p = f->piece;
+    struct rwm *m = k->c->m;
+    rwm_peer_call_ended(k->peer);
+    MUST(k->forwards > 0);
+    k->forwards--;
+    k->peer->filling -= f->fills;
+    if (!in_flight(p) && k->loose > 0)
+        k->loose--;
+    answer(f, result->rc == 0 ? result->status : STATUS_DISCONNECTED);
+    pool_put(m->forward_pool, f);
+    struct rwm_copies *c = k->c;
+    rwm_piece_unref(p);
+    if (c->starved) {
+        c->starved = false;
+        rwm_each_copy(other, c) rwm_forward_again(other);
+    }
+}
+
+/* ---- sending ---- */
+static void forward_fill(struct rwm_copies *c, struct rwm_forward *f, const struct rwm_piece *p)
+{
+    const struct store_key *key = &p->op.key;
+    f->body = (struct copy_forward){.head = rwm_copies_head(c),
+                                    .key = {.layer = key->layer, .block = key->block, .hash = key->hash},
+                                    .version = p->op.version,
+                                    .base = p->base,
+                                    .committed = rwm_forward_committed(c),
+                                    .first_unit = p->op.first_unit,
+                                    .unit_count = p->op.unit_count,
+                                    .flags = p->kind == RWM_PIECE_CLEAR ? COPY_FORWARD_CLEAR : 0};
+    if (p->req) {
+        f->body.volume = p->req->r.volume;
+        f->body.host = p->req->r.host;
+        f->body.turn = p->req->r.turn;
+    }
+    f->call = (struct rpc_call){
+        .method = COPY_METHOD_FORWARD, .body = &f->body, .body_len = sizeof(f->body), .done = forward_done};
+    if (p->kind == RWM_PIECE_CLEAR)
+        return;
+    uint32_t crc = p->crcs[0];
+    for (uint32_t i = 1; i < p->op.unit_count; i++)
+        crc = crc32c_combine(crc, p->crcs[i], UNIT_BYTES);
+    f->sge = (struct fabric_sge){
+        .base = p->chunk, .len = p->op.unit_count * UNIT_BYTES, .mem = rwm_piece_mem(p->area, p)};
+    f->call.source = &f->sge;
+    f->call.source_count = 1;
+    f->call.source_crc = crc;
+}
+
+static void forward_send(struct rwm_copy *k, struct rwm_piece *p)
+{
+    struct rwm_copies *c = k->c;
+    struct rwm *m = c->m;
+    if (!k->joined || k->peer->state != PEER_UP || ids_have(p->sent, k->module))
+        return;
+    struct rwm_forward *f = pool_get(m->forward_pool);
+    if (!f || !ids_add(p->sent, k->module)) {
+        c->starved |= !f;
+        if (f)
+            pool_put(m->forward_pool, f);
+        return;
+    }
+    f->piece = p;
+    f->copy = k;
+    forward_fill(c, f, p);
+    if (rwm_peer_call(k->peer, &f->call) != 0) {
+        ids_remove(p->sent, k->module);
+        pool_put(m->forward_pool, f);
+        return;
+    }
+    k->told = f->body.committed;
+    p->refs++;
+    k->forwards++;
+    f->fills = p->kind != RWM_PIECE_CLEAR && p->base.epoch == 0;
+    k->peer->filling += f->fills;
+    k->peer->spent_blocks += f->fills;
+}
+
+bool rwm_forward_room(const struct rwm_copies *c)
+{
+    for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
+        const struct rwm_copy *k = &c->copy[i];
+        if (rwm_copy_counts(k) && k->joined && k->peer->promise_until_ns != 0 &&
+            k->peer->spent_blocks >= k->peer->free_blocks)
+            return false;
+    }
+    return true;
+}
+
+void rwm_forward_start(struct rwm_copies *c, struct rwm_piece *p)
+{
+    c->given = p->op.version;
+    rwm_each_copy(k, c) forward_send(k, p);
+}
+
+void rwm_forward_again(struct rwm_copy *k)
+{
+    list_for_each(n, &k->c->flight)
+    {
+        struct rwm_piece *p = list_entry(n, struct rwm_piece, flight_link);
+        if (!ids_have(p->answered, k->module))
+            forward_send(k, p);
+    }
+}
+
+void rwm_forward_tell(struct rwm_copies *c)
+{
+    struct version committed = rwm_forward_committed(c);
+    rwm_each_copy(k, c)
+    {
+        if (!k->joined || k->peer->state != PEER_UP || version_cmp(k->told, committed) >= 0)
+            continue;
+        struct copy_commit body = {.head = rwm_copies_head(c), .committed = committed};
+        if (rpc_notify(k->peer->rpc, COPY_METHOD_COMMIT, &body, sizeof(body)) == 0)
+            k->told = committed;
+    }
+}

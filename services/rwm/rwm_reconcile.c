@@ -1,0 +1,257 @@
+/*
+ * rwm_reconcile.c: before a new primary serves, the in-sync members are made equal: of each block that may
+ * differ the highest version wins, since it may have been acknowledged, and nothing higher can have been.
+ */
+#include "services/rwm/rwm_copies.h"
+
+#include "common/crc.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* One block. */
+struct fix {
+    struct list link; /* walk->jobs */
+    struct rwm_walk *w;
+    uint32_t index; /* of the item */
+    unsigned best;  /* member that has it */
+    struct rwm_piece *piece;
+    unsigned sends;
+    struct rpc_call call;
+    struct copy_fetch fetch;
+    struct fabric_sge sink;
+};
+
+static void reconcile_again(struct rwm_copies *c)
+{
+    rwm_reconcile_stop(c);
+    c->state = COPIES_JOINING;
+    rwm_tick_soon(c->m);
+}
+
+static void fix_end(struct fix *f, bool ok)
+{
+    struct rwm_walk *w = f->w;
+    struct rwm_copies *c = w->c;
+    if (f->piece)
+        rwm_piece_put(f->piece->area, f->piece);
+    list_remove(&f->link);
+    free(f);
+    bool stopped = rwm_walk_left(w);
+    if (stopped)
+        return;
+    if (ok)
+        rwm_reconcile_step(c);
+    else
+        reconcile_again(c);
+}
+
+/* ---- to the others ---- */
+static void fix_sent(struct rwm_send *s, uint32_t status)
+{
+    struct fix *f = s->owner;
+    f->sends--;
+    if (status != STATUS_OK)
+        f->w->failed = true;
+    if (f->sends == 0)
+        fix_end(f, !f->w->failed);
+}
+
+static void fix_send(struct fix *f, const uint32_t *crcs)
+{
+    struct rwm_walk *w = f->w;
+    const struct rwm_item *item = &w->item[f->index];
+    struct copy_replace body = {.head = rwm_copies_head(w->c),
+                                .key = item->key,
+                                .version = item->v[f->best],
+                                .written = f->piece->op.written};
+    f->sends = 1;
+    for (unsigned i = 1; i < w->count && !w->stopped && !w->failed; i++) {
+        bool differs = version_cmp(item->v[i], item->v[f->best]) != 0 || item->suspect >> i & 1u;
+        if (!differs)
+            continue;
+        if (rwm_send_block(w->who[i]->peer, &body, f->piece, crcs, fix_sent, f) == 0)
+            f->sends++;
+        else
+            w->failed = true;
+    }
+    if (--f->sends == 0)
+        fix_end(f, !w->failed);
+}
+
+/* ---- the own copy ---- */
+static void fix_stored(struct rwm_piece *p, uint32_t status)
+{
+    struct fix *f = p->owner;
+    if (status != STATUS_OK || f->w->stopped) {
+        fix_end(f, false);
+        return;
+    }
+    rwm_recent_add(f->w->c, &p->op.key, p->op.version, p->op.written == 0);
+    fix_send(f, p->crcs);
+}
+
+static void fix_fetched(struct rpc_call *call, const struct rpc_result *result)
+{
+    struct fix *f = container_of(call, struct fix, call);
+    struct rwm_walk *w = f->w;
+    struct rwm_piece *p = f->piece;
+    const struct rwm_item *item = &w->item[f->index];
+    struct copy_fetch_reply reply = {0};
+    rwm_peer_call_ended(w->who[f->best]->peer);
+    bool ok =
+        !w->stopped && result->rc == 0 && result->status == STATUS_OK && result->body_len >= sizeof(reply);
+    if (ok)
+        memcpy(&reply, result->body, sizeof(reply));
+    bool hole = reply.written == 0;
+    if (ok && !hole)
+        ok = result->payload_len == BLOCK_BYTES && version_cmp(reply.version, item->v[f->best]) == 0 &&
+             crc32c(p->chunk, BLOCK_BYTES) == result->payload_crc;
+    if (!ok) {
+        fix_end(f, false);
+        return;
+    }
+    p->kind = RWM_PIECE_REPLACE;
+    p->bytes = BLOCK_BYTES;
+    p->op.version = item->v[f->best];
+    p->op.written = reply.written;
+    p->done = fix_stored;
+    rwm_block_add(w->m, p);
+}
+
+static void fix_read(struct rwm_piece *p, uint32_t status)
+{
+    struct fix *f = p->owner;
+    const struct rwm_item *item = &f->w->item[f->index];
+    bool same = version_cmp(p->op.found, item->v[0]) == 0 || (p->op.found.epoch == 0 && p->op.written == 0);
+    if (status == STATUS_DAMAGED && !f->w->stopped)
+        f->w->item[f->index].suspect |= 1u; /* what of it is readable elsewhere decides, in the next round */
+    if (status != STATUS_OK || !same || f->w->stopped) {
+        fix_end(f, false);
+        return;
+    }
+    fix_send(f, p->op.found_crcs);
+}
+
+static bool fix_begin(struct rwm_walk *w, uint32_t index, unsigned best)
+{
+    struct rwm_item *item = &w->item[index];
+    struct fix *f = calloc(1, sizeof(*f));
+    struct rwm_piece *p = f ? rwm_piece_get(w->m, UNITS_PER_BLOCK) : NULL;
+    if (!p) {
+        free(f);
+        return false;
+    }
+    f->w = w;
+    f->index = index;
+    f->best = best;
+    f->piece = p;
+    list_push_back(&w->jobs, &f->link);
+    w->out++;
+    p->owner = f;
+    p->partition = w->c->partition;
+    p->op.key = (struct store_key){item->key.layer, item->key.block, item->key.hash};
+    if (best == 0) {
+        p->kind = RWM_PIECE_COPY;
+        p->done = fix_read;
+        rwm_block_add(w->m, p);
+        return true;
+    }
+    f->fetch = (struct copy_fetch){.head = rwm_copies_head(w->c), .key = item->key};
+    f->sink = (struct fabric_sge){.base = p->chunk, .len = BLOCK_BYTES, .mem = rwm_piece_mem(p->area, p)};
+    f->call = (struct rpc_call){.method = COPY_METHOD_FETCH,
+                                .body = &f->fetch,
+                                .body_len = sizeof(f->fetch),
+                                .sink = &f->sink,
+                                .sink_count = 1,
+                                .done = fix_fetched};
+    if (rwm_peer_call(w->who[best]->peer, &f->call) != 0)
+        fix_end(f, false);
+    return true;
+}
+
+/* ---- all of them ---- */
+/* True: some member has another version than the best one's. */
+static bool item_differs(const struct rwm_walk *w, const struct rwm_item *item, unsigned *best)
+{
+    bool found = false, differs = false;
+    for (unsigned i = 0; i < w->count; i++) {
+        if (item->suspect >> i & 1u)
+            continue;
+        if (!found || version_cmp(item->v[i], item->v[*best]) > 0)
+            *best = i;
+        found = true;
+    }
+    for (unsigned i = 0; found && i < w->count; i++)
+        differs |= version_cmp(item->v[i], item->v[*best]) != 0 || item->suspect >> i & 1u;
+    return differs;
+}
+
+void rwm_reconcile_step(struct rwm_copies *c)
+{
+    struct rwm_walk *w = c->reconcile;
+    if (!w || !c->compared || w->failed)
+        return;
+    w->out++; /* it stays while this loop runs */
+    while (w->next < w->items && w->out <= RWM_RECONCILE_JOBS && !w->stopped && !w->failed) {
+        unsigned best = 0;
+        if (item_differs(w, &w->item[w->next], &best) && !fix_begin(w, w->next, best))
+            break; /* no memory now: the tick goes on */
+        w->next++;
+    }
+    if (rwm_walk_left(w))
+        return;
+    if (w->failed) {
+        if (w->out == 0)
+            reconcile_again(c);
+        return;
+    }
+    if (w->next < w->items || w->out > 0)
+        return;
+    uint32_t items = w->items;
+    rwm_reconcile_stop(c);
+    log_debug(c->m->env, "the copies of a partition are equal", "module=%u partition=%u looked_at=%u full=%d",
+              c->m->id, c->partition, items, w == NULL);
+    rwm_epoch_serving(c);
+}
+
+static void reconcile_compared(struct rwm_walk *w)
+{
+    struct rwm_copies *c = w->c;
+    if (w->failed) {
+        reconcile_again(c);
+        return;
+    }
+    c->compared = true;
+    rwm_reconcile_step(c);
+}
+
+int rwm_reconcile_start(struct rwm_copies *c)
+{
+    struct rwm_copy *who[RWM_WALK_MEMBERS];
+    unsigned count = 0;
+    bool whole = rwm_copies_whole(c);
+    rwm_each_copy(k, c)
+    {
+        if (!k->in_sync)
+            continue;
+        who[count++] = k;
+        whole &= k->whole;
+    }
+    c->compared = false;
+    c->reconcile = rwm_walk_start(c, who, count, !whole, reconcile_compared, NULL);
+    if (!c->reconcile)
+        return -ENOMEM;
+    c->m->reconciles++;
+    return 0;
+}
+
+void rwm_reconcile_stop(struct rwm_copies *c)
+{
+    struct rwm_walk *w = c->reconcile;
+    if (!w)
+        return;
+    c->reconcile = NULL;
+    c->m->reconciles--;
+    rwm_walk_stop(w);
+}
