@@ -115,7 +115,8 @@ struct fabric_config {
     uint32_t max_unproved; /* taken from listeners, the peer not yet proved: they have a limit of their own,
                               so that strangers cannot keep members out; 0 = default 256 */
     /* verbs: the address of this host whose device is used, and from which connections go out (its port does
-     * not matter); all zero, or an unspecified address: the first device. */
+     * not matter); all zero, or an unspecified address: each connection uses the device that the route to its
+     * peer, or the address that it came to, says. */
     struct fabric_addr local;
 };
 
@@ -146,6 +147,9 @@ struct fabric_mem {
 int fabric_mem_register(struct fabric *f, enum fabric_domain domain, void *base, size_t len, unsigned access,
                         struct fabric_mem **out);
 void fabric_mem_unregister(struct fabric_mem *mem);
+/* The key for the peer of conn, and for whoever reaches this host through the same device: where there are
+ * several devices each has its own. conn and mem are of one fabric. */
+uint32_t fabric_mem_key(const struct fabric_mem *mem, const struct fabric_conn *conn);
 
 /* A piece of registered memory. */
 struct fabric_sge {

@@ -187,14 +187,21 @@ static int hello_check(struct fabric_conn *conn, const struct fabric_hello *h)
     return 0;
 }
 
+/* What the peer may send at first; false: there is no room for this connection, it is refused. */
+static bool lend(struct fabric_conn *conn)
+{
+    const struct fabric *f = conn->fabric;
+    conn->rx_lent = f->ops->lend ? f->ops->lend(conn) : f->config.recv_messages;
+    if (conn->rx_lent == 0)
+        fabric_core_refuse(conn, FABRIC_DOWN_REFUSED);
+    return conn->rx_lent > 0;
+}
+
 static void send_auth(struct fabric_conn *conn)
 {
     const struct fabric_config *c = &conn->fabric->config;
     struct fabric_auth a;
     memset(&a, 0, sizeof(a));
-    conn->rx_lent = c->recv_messages;
-    if (conn->fabric->ops->lend_first)
-        conn->rx_lent = (uint32_t)min_u64(conn->rx_lent, conn->fabric->ops->lend_first);
     a.recv_messages = conn->rx_lent;
     a.beat_ms = (uint32_t)min_u64(max_u64(c->probe_timeout_ns / 4 / NS_PER_MS, 1), 60000);
     if (conn->initiator)
@@ -218,7 +225,8 @@ void fabric_core_hello(struct fabric_conn *conn, const struct fabric_hello *hell
     conn->hello_peer = *hello;
     conn->state = CONN_AUTH;
     if (conn->initiator) {
-        send_auth(conn);
+        if (lend(conn))
+            send_auth(conn);
     } else {
         conn->hello_mine.domain = hello->domain;
         conn->fabric->ops->control(conn, FABRIC_CONTROL_HELLO, &conn->hello_mine, sizeof(conn->hello_mine));
@@ -270,7 +278,7 @@ void fabric_core_auth(struct fabric_conn *conn, const struct fabric_auth *a)
     conn->tx_credits = a->recv_messages;
     conn->beat_ms = a->beat_ms;
     if (!conn->initiator) {
-        if (!conn_accept(conn))
+        if (!lend(conn) || !conn_accept(conn))
             return;
         send_auth(conn);
     }

@@ -65,6 +65,12 @@ void fabric_mem_unregister(struct fabric_mem *mem)
     free(r);
 }
 
+uint32_t fabric_mem_key(const struct fabric_mem *mem, const struct fabric_conn *conn)
+{
+    const struct fabric_ops *ops = mem->fabric->ops;
+    return ops->mem_key ? ops->mem_key(mem, conn) : mem->key;
+}
+
 struct fabric_mem *fabric_core_mem_check(const struct fabric_conn *conn, uint64_t addr, uint32_t key,
                                          uint32_t len, unsigned access, void **at)
 {

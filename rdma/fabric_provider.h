@@ -70,9 +70,10 @@ struct fabric_ops {
     bool flow_controlled;
     bool fetch_is_read; /* FETCH counts in the window of outstanding reads */
     uint32_t
-        read_window;     /* outstanding READs of a connection; more wait in software and block nothing else */
-    uint32_t lend_first; /* messages lent at first, at most config.recv_messages; 0 = all of these. The
-                            provider may lend more later (rx_lent, rx_owed). */
+        read_window; /* outstanding READs of a connection; more wait in software and block nothing else */
+    /* Messages to lend to a new connection, 2 at least, 0: there is no room for it. The provider may lend
+     * more later, and take some back (rx_lent, rx_owed). NULL: config.recv_messages. */
+    uint32_t (*lend)(struct fabric_conn *conn);
 
     /* Starts to connect; conn->hello_mine is ready. Later fabric_core_hello or fabric_core_fail. */
     int (*connect)(struct fabric_conn *conn, const struct fabric_addr *addr);
@@ -82,6 +83,8 @@ struct fabric_ops {
     int (*mem_register)(struct fabric_mem *mem);
     /* Connections that are using the memory for a peer right now are failed. */
     void (*mem_unregister)(struct fabric_mem *mem);
+    /* See fabric_mem_key. NULL: mem->key. */
+    uint32_t (*mem_key)(const struct fabric_mem *mem, const struct fabric_conn *conn);
     void (*control)(struct fabric_conn *conn, enum fabric_control_kind kind, const void *data, uint32_t len);
     /* op is validated, has its credit. 0, or -EINVAL/-ENOMEM: not taken. Runs no callbacks. */
     int (*post)(struct fabric_conn *conn, struct fabric_op *op);

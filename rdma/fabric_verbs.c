@@ -1,5 +1,5 @@
 /*
- * fabric_verbs.c: the fabric on libibverbs and librdmacm: endpoints, completion queues, signs of life.
+ * fabric_verbs.c: the fabric on libibverbs and librdmacm: endpoints, polling, signs of life.
  *
  * The loop polls the completion queues; before it sleeps they are armed and polled once more, since a
  * completion that is there before the arming raises no event (ibv_req_notify_cq(3)).
@@ -15,29 +15,36 @@
 
 /* ---- completion queues ---- */
 
-struct verbs_cq *verbs_cq_take(struct verbs_fabric *vf, uint32_t entries)
+static int cq_poll(struct verbs_fabric *vf, struct ibv_cq *cq, int room, struct ibv_wc *wc)
 {
-    list_for_each(n, &vf->cqs)
-    {
-        struct verbs_cq *q = list_entry(n, struct verbs_cq, link);
-        if (q->room >= entries) {
-            q->room -= entries;
-            return q;
-        }
-    }
-    struct verbs_cq *q = calloc(1, sizeof(*q));
-    if (!q)
-        return NULL;
-    q->cq = ibv_create_cq(vf->ctx, (int)vf->cqe, NULL, vf->comp, 0);
-    if (!q->cq || vf->cqe < entries) {
-        if (q->cq)
-            (void)ibv_destroy_cq(q->cq);
-        free(q);
-        return NULL;
-    }
-    q->room = vf->cqe - entries;
-    list_push_back(&vf->cqs, &q->link);
-    return q;
+    int count = ibv_poll_cq(cq, room, wc);
+    vf->core.counters.polls++;
+    vf->core.counters.polls_empty += count == 0;
+    vf->core.counters.completions += count > 0 ? (unsigned)count : 0;
+    return count > 0 ? count : 0;
+}
+
+static unsigned cq_drain(struct verbs_dev *dev, struct ibv_cq *cq)
+{
+    struct ibv_wc wc[VERBS_CQ_BURST];
+    int count = cq_poll(dev->vf, cq, VERBS_CQ_BURST, wc);
+    for (int i = 0; i < count; i++)
+        verbs_completion(dev, &wc[i]);
+    return (unsigned)count;
+}
+
+/* Receives first: a peer's last word comes before what its end breaks. */
+static unsigned dev_poll(struct verbs_dev *dev)
+{
+    unsigned handled = 0;
+    for (unsigned i = 0; i < VERBS_DOMAINS; i++)
+        if (dev->srq[i].cq)
+            handled += cq_drain(dev, dev->srq[i].cq);
+    list_for_each(n, &dev->cqs) handled += cq_drain(dev, list_entry(n, struct verbs_cq, link)->cq);
+    for (unsigned i = 0; i < VERBS_DOMAINS; i++)
+        if (dev->srq[i].srq)
+            verbs_srq_flush(&dev->srq[i]);
+    return handled;
 }
 
 unsigned verbs_poll(struct verbs_fabric *vf)
@@ -45,18 +52,8 @@ unsigned verbs_poll(struct verbs_fabric *vf)
     unsigned handled = vf->early_count;
     vf->early_count = 0;
     for (unsigned i = 0; i < handled; i++)
-        verbs_completion(vf, &vf->early[i]);
-    list_for_each(n, &vf->cqs)
-    {
-        struct ibv_wc wc[VERBS_CQ_BURST];
-        int count = ibv_poll_cq(list_entry(n, struct verbs_cq, link)->cq, VERBS_CQ_BURST, wc);
-        vf->core.counters.polls++;
-        vf->core.counters.polls_empty += count == 0;
-        vf->core.counters.completions += count > 0 ? (unsigned)count : 0;
-        for (int i = 0; i < count; i++)
-            verbs_completion(vf, &wc[i]);
-        handled += count > 0 ? (unsigned)count : 0;
-    }
+        verbs_completion(vf->early[i].dev, &vf->early[i].wc);
+    list_for_each(n, &vf->devs) handled += dev_poll(list_entry(n, struct verbs_dev, link));
     return handled;
 }
 
@@ -65,23 +62,31 @@ static unsigned poller_poll(struct loop_poller *p)
     return verbs_poll(container_of(p, struct verbs_fabric, poller));
 }
 
+/* Handled in the next round: no callback runs here. */
+static void arm_one(struct verbs_dev *dev, struct ibv_cq *cq)
+{
+    struct verbs_fabric *vf = dev->vf;
+    struct ibv_wc wc[VERBS_CQ_BURST];
+    (void)ibv_req_notify_cq(cq, 0);
+    int room = VERBS_CQ_BURST - (int)vf->early_count;
+    int count = room > 0 ? cq_poll(vf, cq, room, wc) : 0;
+    for (int i = 0; i < count; i++)
+        vf->early[vf->early_count++] = (struct verbs_early){.dev = dev, .wc = wc[i]};
+}
+
 static bool poller_arm(struct loop_poller *p)
 {
     struct verbs_fabric *vf = container_of(p, struct verbs_fabric, poller);
-    list_for_each(n, &vf->cqs)
+    list_for_each(n, &vf->devs)
     {
-        struct ibv_cq *cq = list_entry(n, struct verbs_cq, link)->cq;
-        (void)ibv_req_notify_cq(cq, 0);
-        /* Handled in the next round: no callback runs here. */
-        int room = VERBS_CQ_BURST - (int)vf->early_count;
-        int count = room > 0 ? ibv_poll_cq(cq, room, vf->early + vf->early_count) : 0;
-        vf->core.counters.polls++;
-        vf->core.counters.polls_empty += count == 0;
-        vf->core.counters.completions += count > 0 ? (unsigned)count : 0;
-        vf->early_count += count > 0 ? (unsigned)count : 0;
+        struct verbs_dev *dev = list_entry(n, struct verbs_dev, link);
+        for (unsigned i = 0; i < VERBS_DOMAINS; i++)
+            if (dev->srq[i].cq)
+                arm_one(dev, dev->srq[i].cq);
+        list_for_each(m, &dev->cqs) arm_one(dev, list_entry(m, struct verbs_cq, link)->cq);
     }
-    return vf->early_count > 0 || !list_empty(&vf->dirty) || !list_empty(&vf->core.done) ||
-           !list_empty(&vf->core.attention);
+    return vf->early_count > 0 || !list_empty(&vf->dirty) || !list_empty(&vf->drained) ||
+           !list_empty(&vf->core.done) || !list_empty(&vf->core.attention);
 }
 
 static void poller_flush(struct loop_poller *p)
@@ -95,24 +100,12 @@ static void poller_flush(struct loop_poller *p)
         list_splice(&batch, &vf->dirty);
         while ((n = list_pop_front(&batch)))
             verbs_flush(container_of(n, struct verbs_conn, dirty));
+        verbs_qp_reap(vf);
         fabric_core_run(&vf->core);
-        if (list_empty(&vf->dirty))
+        if (list_empty(&vf->dirty) && list_empty(&vf->drained))
             return;
     }
     loop_defer(vf->core.env->loop, &vf->core.task);
-}
-
-/* The poller looks at the queues in the same round; the event itself is only taken away. */
-static void comp_event(struct loop_fd *lfd, uint32_t revents)
-{
-    (void)revents;
-    struct verbs_fabric *vf = container_of(lfd, struct verbs_fabric, comp_fd);
-    struct ibv_cq *cq;
-    void *user;
-    for (int i = 0; i < VERBS_CQ_BURST && ibv_get_cq_event(vf->comp, &cq, &user) == 0; i++) {
-        ibv_ack_cq_events(cq, 1);
-        vf->core.counters.wakeups++;
-    }
 }
 
 /* ---- signs of life ---- */
@@ -127,6 +120,8 @@ static void conn_tick(struct verbs_conn *vc, uint64_t now_ns, bool late)
         fabric_core_fail(&vc->core, FABRIC_DOWN_TIMEOUT);
         return;
     }
+    if (__atomic_load_n(&vc->qp_error, __ATOMIC_RELAXED))
+        verbs_dirty(vc);
     uint64_t beat_ns = min_u64(c->probe_interval_ns, vc->core.beat_ms * NS_PER_MS);
     if (now_ns - vc->last_tx_ns < beat_ns || vc->beat_out)
         return;
@@ -154,6 +149,8 @@ static void verbs_tick(struct loop_timer *t)
             continue;
         vf->tick_ns = min_u64(vf->tick_ns, conn->beat_ms * NS_PER_MS / 2 + 1);
         conn_tick(verbs_conn_of(conn), now_ns, late);
+        if (conn->state == CONN_UP)
+            verbs_idle(verbs_conn_of(conn));
     }
     loop_timer_arm(f->env->loop, &vf->tick, vf->tick_ns);
 }
@@ -171,12 +168,6 @@ static void verbs_control(struct fabric_conn *conn, enum fabric_control_kind kin
     case FABRIC_CONTROL_AUTH:
         MUST(len == sizeof(vc->auth));
         memcpy(&vc->auth, data, len);
-        /* It lends: the buffers are there before it leaves. */
-        if (verbs_recv_post(vc, conn->rx_lent + VERBS_RQ_CONTROL - VERBS_RQ_HELLO) != 0) {
-            vc->broken = true; /* the core goes on to say "up" first */
-            verbs_dirty(vc);
-            break;
-        }
         verbs_say(vc, VERBS_SAY_AUTH);
         break;
     case FABRIC_CONTROL_REFUSE:
@@ -210,21 +201,10 @@ static void verbs_destroy(struct fabric *f)
     loop_timer_cancel(f->env->loop, &vf->tick);
     if (vf->cm_fd.fn)
         loop_fd_remove(f->env->loop, &vf->cm_fd);
-    if (vf->comp_fd.fn) {
-        comp_event(&vf->comp_fd, 0);
-        loop_fd_remove(f->env->loop, &vf->comp_fd);
-    }
-    for (struct list *n; (n = list_pop_front(&vf->cqs));) {
-        struct verbs_cq *q = list_entry(n, struct verbs_cq, link);
-        (void)ibv_destroy_cq(q->cq);
-        free(q);
-    }
+    /* The receive queues first: their buffers are posted. */
+    list_for_each(n, &vf->devs) verbs_srq_free(list_entry(n, struct verbs_dev, link));
     verbs_mem_free(vf);
-    if (vf->comp)
-        (void)ibv_destroy_comp_channel(vf->comp);
-    for (unsigned i = 0; i < VERBS_DOMAINS; i++)
-        if (vf->pd[i])
-            (void)ibv_dealloc_pd(vf->pd[i]);
+    list_for_each_safe(n, &vf->devs) verbs_dev_free(list_entry(n, struct verbs_dev, link));
     if (vf->cm)
         rdma_destroy_event_channel(vf->cm);
     slots_free(&vf->slots);
@@ -238,12 +218,13 @@ static const struct fabric_ops verbs_ops = {
     .listener_size = sizeof(struct verbs_listener),
     .fetch_is_read = true,
     .read_window = 64,
-    .lend_first = VERBS_LEND_FIRST,
+    .lend = verbs_lend,
     .connect = verbs_connect,
     .listen = verbs_listen,
     .unlisten = verbs_unlisten,
     .mem_register = verbs_mem_register,
     .mem_unregister = verbs_mem_unregister,
+    .mem_key = verbs_mem_key,
     .control = verbs_control,
     .post = verbs_post,
     .retire = verbs_retire,
@@ -255,49 +236,20 @@ static const struct fabric_ops verbs_ops = {
     .destroy = verbs_destroy,
 };
 
-static int nonblocking(int fd)
+static int cm_open(struct verbs_fabric *vf)
 {
-    int flags = fcntl(fd, F_GETFL);
-    return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) ? -errno : 0;
-}
-
-static int device_open(struct verbs_fabric *vf)
-{
-    struct ibv_device_attr attr;
     vf->cm = rdma_create_event_channel();
     if (!vf->cm)
         return -ENODEV;
-    int rc = nonblocking(vf->cm->fd);
-    if (rc == 0)
-        rc = verbs_device_find(vf);
+    int flags = fcntl(vf->cm->fd, F_GETFL);
+    if (flags < 0 || fcntl(vf->cm->fd, F_SETFL, flags | O_NONBLOCK))
+        return -errno;
+    int rc = verbs_device_find(vf);
     if (rc)
         return rc;
-    if (ibv_query_device(vf->ctx, &attr))
-        return -ENODEV;
-    vf->sge_max = (uint32_t)min_u64((uint64_t)max_u64((uint64_t)attr.max_sge, 1), VERBS_SGE);
-    vf->rd_max = (uint32_t)min_u64(min_u64((uint64_t)attr.max_qp_rd_atom, (uint64_t)attr.max_qp_init_rd_atom),
-                                   VERBS_RD_ATOMIC);
-    vf->cqe = (uint32_t)min_u64((uint64_t)max_u64((uint64_t)attr.max_cqe, 1), VERBS_CQE);
-    vf->inline_max = VERBS_INLINE;
-    vf->message_max = 1u << 30; /* a port's least is above FABRIC_PAYLOAD_MAX */
-    for (unsigned i = 0; i < VERBS_DOMAINS; i++)
-        if (!(vf->pd[i] = ibv_alloc_pd(vf->ctx)))
-            return -ENOMEM;
-    vf->comp = ibv_create_comp_channel(vf->ctx);
-    return vf->comp ? nonblocking(vf->comp->fd) : -ENOMEM;
-}
-
-static int loop_join(struct verbs_fabric *vf)
-{
-    struct loop *loop = vf->core.env->loop;
-    int rc = loop_fd_add(loop, &vf->cm_fd, vf->cm->fd, EPOLLIN, verbs_cm_event);
-    if (rc) {
+    rc = loop_fd_add(vf->core.env->loop, &vf->cm_fd, vf->cm->fd, EPOLLIN, verbs_cm_event);
+    if (rc)
         vf->cm_fd.fn = NULL;
-        return rc;
-    }
-    rc = loop_fd_add(loop, &vf->comp_fd, vf->comp->fd, EPOLLIN, comp_event);
-    if (rc)
-        vf->comp_fd.fn = NULL;
     return rc;
 }
 
@@ -320,16 +272,14 @@ int fabric_create_verbs(struct env *env, const struct fabric_config *config, str
     if (addr_given(&config->local))
         vf->local = config->local;
     list_init(&vf->dirty);
-    list_init(&vf->cqs);
+    list_init(&vf->drained);
+    list_init(&vf->devs);
     list_init(&vf->chunks);
     list_init(&vf->pins_free);
     list_init(&vf->poller.link);
-    for (unsigned i = 0; i < VERBS_DOMAINS; i++)
-        list_init(&vf->bufs_free[i]);
+    vf->message_max = 1u << 30; /* a port's least is above FABRIC_PAYLOAD_MAX */
     loop_timer_init(&vf->tick, verbs_tick);
-    rc = device_open(vf);
-    if (rc == 0)
-        rc = loop_join(vf);
+    rc = cm_open(vf);
     if (rc) {
         verbs_destroy(&vf->core);
         return rc;

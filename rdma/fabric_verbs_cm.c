@@ -1,9 +1,8 @@
 /*
  * fabric_verbs_cm.c: connections on librdmacm: from address to queue pair, the listener's side, and the end.
  *
- * Both hellos travel as private data of the connection manager. Until the peer has proved itself its queue
- * pair allows no remote access and has few receive buffers. The end is synchronous: once the queue pair is
- * destroyed the device touches none of its memory, and what completes later finds no connection.
+ * Both hellos travel as private data of the connection manager. Which device a connection uses is what the
+ * route to its peer says, or the address that a request came to.
  */
 #include "rdma/fabric_verbs.h"
 
@@ -66,6 +65,8 @@ static void sockaddr_to(const struct sockaddr *sa, struct fabric_addr *a)
 
 int verbs_device_find(struct verbs_fabric *vf)
 {
+    struct verbs_dev *dev;
+    struct ibv_context *ctx = NULL;
     if (vf->local.family) {
         struct rdma_cm_id *id;
         union verbs_sockaddr s;
@@ -73,179 +74,23 @@ int verbs_device_find(struct verbs_fabric *vf)
         if (rdma_create_id(vf->cm, &id, NULL, RDMA_PS_TCP))
             return -ENODEV;
         if (rdma_bind_addr(id, &s.sa) == 0)
-            vf->ctx = id->verbs;
+            ctx = id->verbs;
         rdma_destroy_id(id);
-        return vf->ctx ? 0 : -ENODEV;
+        return ctx ? verbs_dev_get(vf, ctx, &dev) : -ENODEV;
     }
     int count = 0;
     struct ibv_context **list = rdma_get_devices(&count);
     if (list && count > 0)
-        vf->ctx = list[0];
+        ctx = list[0];
     if (list)
         rdma_free_devices(list);
-    return vf->ctx ? 0 : -ENODEV;
-}
-
-/* ---- connections ---- */
-
-/* The last word did not get through in time, or the address cannot be resolved. */
-static void linger_over(struct loop_timer *t)
-{
-    struct verbs_conn *vc = container_of(t, struct verbs_conn, linger);
-    if (!vc->core.lingering) {
-        fabric_core_fail(&vc->core, FABRIC_DOWN_UNREACHABLE);
-        return;
-    }
-    verbs_cut(&vc->core);
-    fabric_core_gone(&vc->core);
-}
-
-static int conn_open(struct verbs_conn *vc)
-{
-    struct verbs_fabric *vf = verbs_fabric_of(vc);
-    list_init(&vc->dirty);
-    list_init(&vc->posted);
-    list_init(&vc->tx);
-    list_init(&vc->rd);
-    loop_timer_init(&vc->linger, linger_over);
-    vc->last_rx_ns = vc->heard_ns = vc->last_tx_ns = loop_now_ns(vf->core.env->loop);
-    int rc = slots_take(&vf->slots, vc, &vc->slot);
-    if (rc)
-        return rc;
-    if ((uint32_t)vc->slot > 0xffff) {
-        slots_put(&vf->slots, vc->slot);
-        return -EMFILE;
-    }
-    vc->open = true;
-    return 0;
-}
-
-/* Takes the connection's own things apart; its ops are in core.active. */
-static void conn_teardown(struct verbs_conn *vc)
-{
-    struct verbs_fabric *vf = verbs_fabric_of(vc);
-    if (!vc->open)
-        return;
-    vc->open = vc->connected = false;
-    loop_timer_cancel(vf->core.env->loop, &vc->linger);
-    list_remove(&vc->dirty);
-    if (vc->has_qp) {
-        rdma_destroy_qp(vc->id);
-        vf->core.counters.qps--;
-    }
-    vc->has_qp = false;
-    if (vc->id)
-        rdma_destroy_id(vc->id);
-    vc->id = NULL;
-    if (vc->cq)
-        vc->cq->room += VERBS_SQ + vc->rq_size;
-    vc->cq = NULL;
-    for (struct list *n; (n = list_pop_front(&vc->posted));)
-        verbs_buf_put(vf, list_entry(n, struct verbs_buf, link));
-    for (; vc->sq_tail != vc->sq_head; vc->sq_tail++)
-        if (vc->sq[vc->sq_tail % VERBS_SQ].buf)
-            verbs_buf_put(vf, vc->sq[vc->sq_tail % VERBS_SQ].buf);
-    slots_put(&vf->slots, vc->slot);
-    list_splice(&vc->core.active, &vc->tx);
-    list_splice(&vc->core.active, &vc->rd);
-    list_for_each(n, &vc->core.active) verbs_unpin(vc, list_entry(n, struct fabric_op, link));
-}
-
-void verbs_shut(struct fabric_conn *conn, bool polite)
-{
-    struct verbs_conn *vc = verbs_conn_of(conn);
-    if (!vc->open)
-        return;
-    if ((polite || (vc->say & VERBS_SAY_REFUSE)) && verbs_last_word(vc)) {
-        conn->lingering = true;
-        list_remove(&vc->dirty);
-        loop_timer_arm(conn->fabric->env->loop, &vc->linger, VERBS_LINGER_NS);
-        return;
-    }
-    conn_teardown(vc);
-}
-
-void verbs_cut(struct fabric_conn *conn)
-{
-    conn_teardown(verbs_conn_of(conn));
-}
-
-void verbs_conn_free(struct fabric_conn *conn)
-{
-    struct verbs_conn *vc = verbs_conn_of(conn);
-    for (uint32_t i = 0; vc->imports && i < VERBS_IMPORTS; i++)
-        free(vc->imports[i]);
-    free(vc->imports);
-    free(vc->slots_free);
-}
-
-/* ---- queue pairs ---- */
-
-static int qp_make(struct verbs_conn *vc)
-{
-    struct verbs_fabric *vf = verbs_fabric_of(vc);
-    if (vc->id->verbs != vf->ctx)
-        return -EXDEV;
-    vc->rq_size = vf->core.config.recv_messages + VERBS_RQ_CONTROL;
-    vc->cq = verbs_cq_take(vf, VERBS_SQ + vc->rq_size);
-    if (!vc->cq)
-        return -ENOMEM;
-    struct ibv_qp_init_attr attr = {
-        .send_cq = vc->cq->cq, .recv_cq = vc->cq->cq, .qp_type = IBV_QPT_RC, .qp_context = vc};
-    attr.cap = (struct ibv_qp_cap){.max_send_wr = VERBS_SQ,
-                                   .max_recv_wr = vc->rq_size,
-                                   .max_send_sge = vf->sge_max,
-                                   .max_recv_sge = 1,
-                                   .max_inline_data = vf->inline_max};
-    int rc = rdma_create_qp(vc->id, vf->pd[verbs_domain(vc)], &attr);
-    while (rc && errno == EINVAL && vf->inline_max > 0) { /* this device has less */
-        vf->inline_max = vf->inline_max > 64 ? vf->inline_max / 2 : 0;
-        attr.cap.max_inline_data = vf->inline_max;
-        attr.cap.max_send_wr = VERBS_SQ;
-        attr.cap.max_recv_wr = vc->rq_size;
-        attr.cap.max_send_sge = vf->sge_max;
-        rc = rdma_create_qp(vc->id, vf->pd[verbs_domain(vc)], &attr);
-    }
-    if (rc)
-        return errno ? -errno : -ENOMEM;
-    vc->has_qp = true;
-    vf->core.counters.qps++;
-    return verbs_recv_post(vc, VERBS_RQ_HELLO);
-}
-
-/* The queue pair can send and receive now: closes it to remote access, asks what was negotiated. */
-static int qp_ready(struct verbs_conn *vc)
-{
-    struct ibv_qp_attr attr = {.qp_access_flags = 0, .min_rnr_timer = VERBS_RNR_TIMER};
-    struct ibv_qp_init_attr init;
-    if (ibv_modify_qp(vc->id->qp, &attr, IBV_QP_ACCESS_FLAGS | IBV_QP_MIN_RNR_TIMER))
-        return -EIO;
-    memset(&attr, 0, sizeof(attr));
-    if (ibv_query_qp(vc->id->qp, &attr, IBV_QP_MAX_QP_RD_ATOMIC, &init))
-        return -EIO;
-    vc->rd_max = (uint32_t)max_u64(attr.max_rd_atomic, 1);
-    vc->connected = true;
-    if (vc->say)
-        verbs_dirty(vc);
-    return 0;
-}
-
-void verbs_open_access(struct verbs_conn *vc)
-{
-    /* The side that asked for a domain may expose anything; the other side only what the domain allows. */
-    struct ibv_qp_attr attr = {.qp_access_flags = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE};
-    if (!vc->core.initiator && vc->core.peer.domain == FABRIC_DOMAIN_HOST)
-        return;
-    if (!vc->core.initiator && vc->core.peer.domain == FABRIC_DOMAIN_TABLE)
-        attr.qp_access_flags = IBV_ACCESS_REMOTE_READ;
-    if (vc->connected && ibv_modify_qp(vc->id->qp, &attr, IBV_QP_ACCESS_FLAGS))
-        fabric_core_fail(&vc->core, FABRIC_DOWN_PEER_DIED);
+    return ctx ? verbs_dev_get(vf, ctx, &dev) : -ENODEV;
 }
 
 static void ack_timeout_set(struct rdma_cm_id *id)
 {
     uint8_t timeout = VERBS_ACK_TIMEOUT;
-    /* Without it a dead host is noticed by the beats. */
+    /* Without it (iWARP has its own) a dead host is noticed by the beats. */
     (void)rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, sizeof(timeout));
 }
 
@@ -258,13 +103,13 @@ int verbs_connect(struct fabric_conn *conn, const struct fabric_addr *addr)
     union verbs_sockaddr from, to;
     sockaddr_from(addr, addr->port, &to);
     sockaddr_from(&vf->local, 0, &from);
-    int rc = conn_open(vc);
+    int rc = verbs_conn_open(vc);
     if (rc)
         return rc;
     bool bound = vf->local.family && vf->local.family == addr->family;
     if (rdma_create_id(vf->cm, &vc->id, vc, RDMA_PS_TCP)) {
         rc = errno ? -errno : -EIO;
-        conn_teardown(vc);
+        verbs_cut(&vc->core);
         return rc;
     }
     /* No route, or no RDMA device on it: told later, like any other reason. */
@@ -275,17 +120,16 @@ int verbs_connect(struct fabric_conn *conn, const struct fabric_addr *addr)
 
 static int route_resolved(struct verbs_conn *vc)
 {
-    struct verbs_fabric *vf = verbs_fabric_of(vc);
-    int rc = qp_make(vc);
+    int rc = verbs_qp_make(vc);
     if (rc)
         return rc;
     struct rdma_conn_param p = {.private_data = &vc->core.hello_mine,
                                 .private_data_len = sizeof(vc->core.hello_mine),
-                                .responder_resources = (uint8_t)vf->rd_max,
-                                .initiator_depth = (uint8_t)vf->rd_max,
+                                .responder_resources = (uint8_t)vc->dev->rd_max,
+                                .initiator_depth = (uint8_t)vc->dev->rd_max,
                                 .flow_control = 1,
                                 .retry_count = VERBS_RETRIES,
-                                .rnr_retry_count = 7};
+                                .rnr_retry_count = VERBS_RNR_RETRIES};
     return rdma_connect(vc->id, &p) ? -errno : 0;
 }
 
@@ -294,7 +138,7 @@ static void established(struct verbs_conn *vc, const void *data, size_t len)
     struct fabric_hello hello;
     if (!vc->core.initiator) /* its hello came with the request */
         return;
-    if (len < sizeof(hello) || qp_ready(vc)) {
+    if (len < sizeof(hello) || verbs_qp_ready(vc)) {
         fabric_core_fail(&vc->core, len < sizeof(hello) ? FABRIC_DOWN_PROTOCOL : FABRIC_DOWN_PEER_DIED);
         return;
     }
@@ -353,7 +197,7 @@ static void requested(struct rdma_cm_id *listen_id, struct rdma_cm_id *id,
         return;
     }
     struct verbs_conn *vc = verbs_conn_of(conn);
-    if (conn_open(vc) != 0) {
+    if (verbs_conn_open(vc) != 0) {
         (void)rdma_reject(id, NULL, 0);
         rdma_destroy_id(id);
         fabric_core_fail(conn, FABRIC_DOWN_UNREACHABLE);
@@ -370,20 +214,23 @@ void verbs_accept(struct verbs_conn *vc, const struct fabric_hello *hello)
 {
     struct verbs_fabric *vf = verbs_fabric_of(vc);
     ack_timeout_set(vc->id);
-    int rc = qp_make(vc);
+    int rc = verbs_qp_make(vc);
+    uint32_t rd_max = rc == 0 ? vc->dev->rd_max : 1;
     struct rdma_conn_param p = {.private_data = hello,
                                 .private_data_len = sizeof(*hello),
                                 .responder_resources =
-                                    (uint8_t)min_u64(vf->rd_max, vc->param.responder_resources),
-                                .initiator_depth = (uint8_t)min_u64(vf->rd_max, vc->param.initiator_depth),
+                                    (uint8_t)min_u64(rd_max, vc->param.responder_resources),
+                                .initiator_depth = (uint8_t)min_u64(rd_max, vc->param.initiator_depth),
                                 .flow_control = 1,
-                                .rnr_retry_count = 7};
+                                .rnr_retry_count = VERBS_RNR_RETRIES};
     if (rc == 0 && rdma_accept(vc->id, &p))
         rc = errno ? -errno : -EIO;
     if (rc == 0)
-        rc = qp_ready(vc);
+        rc = verbs_qp_ready(vc);
     if (rc) {
-        log_warn(vf->core.env, "cannot take a connection", "errno=%d", -rc);
+        static struct log_limit limit = {.interval_ns = NS_PER_S};
+        if (log_allow(vf->core.env, &limit))
+            log_warn(vf->core.env, "cannot take a connection", "errno=%d", -rc);
         fabric_core_fail(&vc->core, FABRIC_DOWN_UNREACHABLE);
     }
 }
@@ -396,16 +243,32 @@ void verbs_reject(struct verbs_conn *vc, enum fabric_down reason)
 
 /* ---- events ---- */
 
-/* The peer has gone; what it said before is heard first. */
+/*
+ * The peer has gone; what it said before is heard first. If the queue pair is broken and nothing of ours
+ * failed, the peer made a bad access before it went.
+ */
 static void disconnected(struct verbs_conn *vc)
 {
-    (void)verbs_poll(verbs_fabric_of(vc));
-    if (vc->core.lingering) {
-        verbs_cut(&vc->core);
-        fabric_core_gone(&vc->core);
-    } else {
-        fabric_core_fail(&vc->core, FABRIC_DOWN_PEER_DIED);
-    }
+    if (vc->core.state != CONN_DOWN && vc->dev)
+        (void)verbs_poll(verbs_fabric_of(vc));
+    if (!vc->open)
+        return;
+    if (vc->core.lingering)
+        verbs_qp_break(vc);
+    else
+        fabric_core_fail(&vc->core, vc->core.state == CONN_UP && verbs_qp_is_broken(vc)
+                                        ? FABRIC_DOWN_ACCESS
+                                        : FABRIC_DOWN_PEER_DIED);
+}
+
+/* Its device is being taken away: it must be let go of now. */
+static void removed(struct verbs_conn *vc)
+{
+    fabric_core_fail(&vc->core, FABRIC_DOWN_UNREACHABLE);
+    if (!vc->core.lingering)
+        return;
+    verbs_cut(&vc->core);
+    fabric_core_gone(&vc->core);
 }
 
 static void conn_event(struct verbs_conn *vc, enum rdma_cm_event_type type, int status, const void *data,
@@ -436,8 +299,10 @@ static void conn_event(struct verbs_conn *vc, enum rdma_cm_event_type type, int 
         fabric_core_fail(&vc->core, FABRIC_DOWN_PEER_DIED);
         break;
     case RDMA_CM_EVENT_DISCONNECTED:
-    case RDMA_CM_EVENT_DEVICE_REMOVAL:
         disconnected(vc);
+        break;
+    case RDMA_CM_EVENT_DEVICE_REMOVAL:
+        removed(vc);
         break;
     default:
         break;
@@ -448,7 +313,6 @@ static void conn_event(struct verbs_conn *vc, enum rdma_cm_event_type type, int 
     }
 }
 
-/* A listener hears of its device's end. */
 static bool is_listener(const struct verbs_fabric *vf, const struct rdma_cm_id *id)
 {
     list_for_each(n, &vf->core.listeners)
@@ -482,7 +346,11 @@ void verbs_cm_event(struct loop_fd *lfd, uint32_t revents)
         rdma_ack_cm_event(e);
         if (type == RDMA_CM_EVENT_CONNECT_REQUEST)
             requested(listen_id, id, &param, data, len);
-        else if (id->context && !is_listener(vf, id))
+        else if (is_listener(vf, id))
+            log_error(vf->core.env,
+                      "a listener lost its RDMA device: restart the service when the device is back",
+                      "event=\"%s\"", rdma_event_str(type));
+        else if (id->context)
             conn_event(id->context, type, status, data, len);
     }
 }

@@ -1,26 +1,27 @@
 /*
- * fabric_verbs_mem.c: registered memory on verbs: arenas, message buffers, and what single ops register.
+ * fabric_verbs_mem.c: registered memory on verbs: arenas and message buffers.
  *
- * Local pieces inside registered memory cost nothing. Others, and everything that is exposed to a peer, get a
- * registration of their own with exact bounds, which ends with the op: a peer that uses a key too late, or
- * beyond its bounds, kills the connection.
+ * Arenas are registered without any right for peers; what a peer may reach of them is the business of
+ * fabric_verbs_expose.c.
  */
 #include "rdma/fabric_verbs.h"
 
-#include <stdlib.h>
-#include <string.h>
+#include "common/arena.h"
+#include "common/log.h"
 
-static struct ibv_mr *mr_make(struct verbs_fabric *vf, unsigned domain, void *base, size_t len, int flags)
+#include <stdlib.h>
+
+struct ibv_mr *verbs_mr_make(struct verbs_dev *dev, unsigned domain, void *base, size_t len, int flags)
 {
-    struct ibv_mr *mr = ibv_reg_mr(vf->pd[domain], base, len, flags);
+    struct ibv_mr *mr = ibv_reg_mr(dev->pd[domain], base, len, flags);
     if (mr) {
-        vf->core.counters.mrs++;
-        vf->core.counters.registrations++;
+        dev->vf->core.counters.mrs++;
+        dev->vf->core.counters.registrations++;
     }
     return mr;
 }
 
-static void mr_free(struct verbs_fabric *vf, struct ibv_mr *mr)
+void verbs_mr_free(struct verbs_fabric *vf, struct ibv_mr *mr)
 {
     (void)ibv_dereg_mr(mr);
     vf->core.counters.mrs--;
@@ -28,33 +29,50 @@ static void mr_free(struct verbs_fabric *vf, struct ibv_mr *mr)
 
 /* ---- arenas ---- */
 
-static int access_flags(unsigned access)
+static int access_flags(const struct verbs_dev *dev, unsigned access)
 {
     int flags = IBV_ACCESS_LOCAL_WRITE;
     if (access & FABRIC_ACCESS_REMOTE_READ)
         flags |= IBV_ACCESS_REMOTE_READ;
     if (access & FABRIC_ACCESS_REMOTE_WRITE)
         flags |= IBV_ACCESS_REMOTE_WRITE;
+    if (access == FABRIC_ACCESS_LOCAL && dev->windows)
+        flags |= IBV_ACCESS_MW_BIND;
     return flags;
+}
+
+static int mem_add(struct verbs_dev *dev, struct fabric_mem *mem, unsigned domain)
+{
+    struct verbs_mem *vm = mem->priv;
+    errno = 0;
+    struct ibv_mr *mr = verbs_mr_make(dev, domain, mem->base, mem->len,
+                                      access_flags(dev, domain == mem->domain - 1 ? mem->access : 0));
+    if (!mr)
+        return errno ? -errno : -ENOMEM;
+    vm->mr[dev->index][domain] = mr;
+    if (mem->access != FABRIC_ACCESS_LOCAL && mem->remote_addr != (uintptr_t)mem->base) {
+        mem->key = mr->rkey; /* of the first device; fabric_mem_key tells the others' */
+        mem->remote_addr = (uintptr_t)mem->base;
+    }
+    return 0;
 }
 
 int verbs_mem_register(struct fabric_mem *mem)
 {
     struct verbs_fabric *vf = verbs_of(mem->fabric);
-    struct verbs_mem *vm = calloc(1, sizeof(*vm));
-    if (!vm)
+    mem->priv = calloc(1, sizeof(struct verbs_mem));
+    if (!mem->priv)
         return -ENOMEM;
-    struct ibv_mr *mr = mr_make(vf, mem->domain - 1, mem->base, mem->len, access_flags(mem->access));
-    if (!mr) {
-        int rc = errno ? -errno : -ENOMEM;
-        free(vm);
-        return rc;
-    }
-    vm->mr[mem->domain - 1] = mr;
-    mem->priv = vm;
-    if (mem->access != FABRIC_ACCESS_LOCAL) {
-        mem->key = mr->rkey;
-        mem->remote_addr = (uintptr_t)mem->base;
+    list_for_each(n, &vf->devs)
+    {
+        struct verbs_dev *dev = list_entry(n, struct verbs_dev, link);
+        int rc = dev->dead ? 0 : mem_add(dev, mem, mem->domain - 1);
+        if (rc) {
+            verbs_mem_unregister(mem);
+            return rc;
+        }
+        if (mem->access == FABRIC_ACCESS_LOCAL)
+            break; /* the others when they use it */
     }
     return 0;
 }
@@ -62,11 +80,53 @@ int verbs_mem_register(struct fabric_mem *mem)
 void verbs_mem_unregister(struct fabric_mem *mem)
 {
     struct verbs_mem *vm = mem->priv;
-    for (unsigned i = 0; i < VERBS_DOMAINS; i++)
-        if (vm->mr[i])
-            mr_free(verbs_of(mem->fabric), vm->mr[i]);
+    list_for_each_safe(n, &mem->fabric->conns)
+    {
+        struct verbs_conn *vc = verbs_conn_of(list_entry(n, struct fabric_conn, link));
+        if (!vc->has_qp || !verbs_exposes(vc, mem))
+            continue;
+        fabric_core_fail(&vc->core, FABRIC_DOWN_ACCESS);
+        verbs_qp_break(vc);
+    }
+    for (unsigned i = 0; i < VERBS_DEVS; i++)
+        for (unsigned d = 0; d < VERBS_DOMAINS; d++)
+            if (vm->mr[i][d])
+                verbs_mr_free(verbs_of(mem->fabric), vm->mr[i][d]);
     free(vm);
     mem->priv = NULL;
+}
+
+uint32_t verbs_mem_key(const struct fabric_mem *mem, const struct fabric_conn *conn)
+{
+    const struct verbs_dev *dev = container_of(conn, struct verbs_conn, core)->dev;
+    const struct verbs_mem *vm = mem->priv;
+    const struct ibv_mr *mr = dev ? vm->mr[dev->index][mem->domain - 1] : NULL;
+    return mem->access != FABRIC_ACCESS_LOCAL && mr ? mr->rkey : mem->key;
+}
+
+int verbs_mem_join(struct verbs_dev *dev)
+{
+    list_for_each(n, &dev->vf->core.mems)
+    {
+        struct fabric_mem *mem = &list_entry(n, struct fabric_region, link)->mem;
+        int rc = mem->access == FABRIC_ACCESS_LOCAL ? 0 : mem_add(dev, mem, mem->domain - 1);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+void verbs_mem_leave(struct verbs_dev *dev)
+{
+    list_for_each(n, &dev->vf->core.mems)
+    {
+        struct verbs_mem *vm = list_entry(n, struct fabric_region, link)->mem.priv;
+        for (unsigned d = 0; d < VERBS_DOMAINS; d++) {
+            if (vm->mr[dev->index][d])
+                verbs_mr_free(dev->vf, vm->mr[dev->index][d]);
+            vm->mr[dev->index][d] = NULL;
+        }
+    }
 }
 
 static bool mem_holds(const struct fabric_mem *mem, const struct fabric_sge *s)
@@ -75,15 +135,14 @@ static bool mem_holds(const struct fabric_mem *mem, const struct fabric_sge *s)
     return at >= base && at - base <= mem->len && s->len <= mem->len - (at - base);
 }
 
-/* The local key of a piece that lies in registered memory; false when it does not. */
-static bool arena_key(struct verbs_conn *vc, const struct fabric_sge *s, uint32_t *lkey)
+struct ibv_mr *verbs_arena_of(struct verbs_dev *dev, unsigned domain, const struct fabric_sge *s,
+                              const struct fabric_mem **out)
 {
-    struct verbs_fabric *vf = verbs_fabric_of(vc);
-    unsigned domain = verbs_domain(vc);
+    struct fabric *f = &dev->vf->core;
     struct fabric_mem *mem = s->mem;
-    if (!mem || mem->fabric != &vf->core || !mem_holds(mem, s)) {
+    if (!mem || mem->fabric != f || !mem_holds(mem, s)) {
         mem = NULL;
-        list_for_each(n, &vf->core.mems)
+        list_for_each(n, &f->mems)
         {
             struct fabric_region *r = list_entry(n, struct fabric_region, link);
             if (mem_holds(&r->mem, s)) {
@@ -93,192 +152,94 @@ static bool arena_key(struct verbs_conn *vc, const struct fabric_sge *s, uint32_
         }
     }
     if (!mem)
-        return false;
+        return NULL;
     struct verbs_mem *vm = mem->priv;
-    if (!vm->mr[domain])
-        vm->mr[domain] = mr_make(vf, domain, mem->base, mem->len, IBV_ACCESS_LOCAL_WRITE);
-    if (!vm->mr[domain])
-        return false;
-    *lkey = vm->mr[domain]->lkey;
-    return true;
+    if (!vm->mr[dev->index][domain] && mem_add(dev, mem, domain) != 0)
+        return NULL;
+    *out = mem;
+    return vm->mr[dev->index][domain];
 }
 
 /* ---- message buffers ---- */
 
-static int chunk_add(struct verbs_fabric *vf, unsigned domain)
+/* Says once a process what its arenas are made of. */
+static void *chunk_map(struct verbs_fabric *vf, size_t bytes)
 {
-    struct verbs_buf **bufs =
-        realloc(vf->bufs, (vf->buf_count + VERBS_CHUNK_BUFS) * sizeof(struct verbs_buf *));
+    static bool said;
+    bool huge;
+    void *at = arena_map(bytes, &huge);
+    if (at && !said)
+        log_info(vf->core.env, "memory for RDMA", "pages=%s",
+                 huge ? "huge" : "\"normal (no huge pages reserved: vm.nr_hugepages)\"");
+    said |= at != NULL;
+    return at;
+}
+
+static int chunk_add(struct verbs_dev *dev, unsigned domain)
+{
+    struct verbs_fabric *vf = dev->vf;
+    size_t step = round_up(VERBS_BUF_BYTES, 64);
+    uint32_t count = (uint32_t)(VERBS_ARENA_BYTES / step);
+    struct verbs_buf **bufs = realloc(vf->bufs, (vf->buf_count + count) * sizeof(struct verbs_buf *));
     if (!bufs)
         return -ENOMEM;
     vf->bufs = bufs;
     struct verbs_chunk *c = calloc(1, sizeof(*c));
-    size_t step = round_up(VERBS_BUF_BYTES, 64), bytes = step * VERBS_CHUNK_BUFS;
-    if (c && posix_memalign(&c->base, 4096, bytes) == 0)
-        c->mr = mr_make(vf, domain, c->base, bytes, IBV_ACCESS_LOCAL_WRITE);
+    if (c) {
+        c->bytes = VERBS_ARENA_BYTES;
+        c->buf = calloc(count, sizeof(*c->buf));
+        c->base = c->buf ? chunk_map(vf, c->bytes) : NULL;
+        c->mr = c->base ? verbs_mr_make(dev, domain, c->base, c->bytes, IBV_ACCESS_LOCAL_WRITE) : NULL;
+    }
     if (!c || !c->mr) {
         if (c)
-            free(c->base);
+            arena_unmap(c->base, c->bytes);
+        if (c)
+            free(c->buf);
         free(c);
         return -ENOMEM;
     }
-    for (uint32_t i = 0; i < VERBS_CHUNK_BUFS; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         struct verbs_buf *b = &c->buf[i];
         b->index = vf->buf_count;
         b->lkey = c->mr->lkey;
         b->domain = domain;
+        b->dev = dev;
         b->data = (uint8_t *)c->base + i * step;
         vf->bufs[vf->buf_count++] = b;
-        list_push_back(&vf->bufs_free[domain], &b->link);
+        list_push_back(&dev->bufs_free[domain], &b->link);
     }
     list_push_back(&vf->chunks, &c->link);
     return 0;
 }
 
-struct verbs_buf *verbs_buf_take(struct verbs_fabric *vf, unsigned domain)
+struct verbs_buf *verbs_buf_take(struct verbs_dev *dev, unsigned domain)
 {
-    if (list_empty(&vf->bufs_free[domain]) && chunk_add(vf, domain) != 0)
+    if (list_empty(&dev->bufs_free[domain]) && chunk_add(dev, domain) != 0)
         return NULL;
-    struct list *n = list_pop_front(&vf->bufs_free[domain]);
-    vf->core.counters.buffers_out++;
+    struct list *n = list_pop_front(&dev->bufs_free[domain]);
+    dev->vf->core.counters.buffers_out++;
     return list_entry(n, struct verbs_buf, link);
 }
 
-void verbs_buf_put(struct verbs_fabric *vf, struct verbs_buf *buf)
+void verbs_buf_put(struct verbs_buf *buf)
 {
     list_remove(&buf->link);
-    vf->core.counters.buffers_out--;
-    list_push_front(&vf->bufs_free[buf->domain], &buf->link);
-}
-
-/* ---- what one op needs ---- */
-
-static struct verbs_pins *pins_take(struct verbs_fabric *vf)
-{
-    struct list *n = list_pop_front(&vf->pins_free);
-    struct verbs_pins *p = n ? list_entry(n, struct verbs_pins, link) : malloc(sizeof(*p));
-    if (!p)
-        return NULL;
-    list_init(&p->link);
-    p->count = p->seg_count = 0;
-    p->source_count = 0;
-    p->has_slot = p->exposed = false;
-    p->slot = 0;
-    return p;
-}
-
-static struct ibv_mr *pin(struct verbs_conn *vc, struct verbs_pins *p, const struct fabric_sge *s, int flags)
-{
-    struct ibv_mr *mr = mr_make(verbs_fabric_of(vc), verbs_domain(vc), s->base, s->len, flags);
-    if (mr)
-        p->mr[p->count++] = mr;
-    return mr;
-}
-
-static int pin_failed(struct verbs_conn *vc, struct fabric_op *op)
-{
-    int rc = errno == EFAULT ? -EFAULT : -ENOMEM;
-    verbs_unpin(vc, op);
-    return rc;
-}
-
-int verbs_pin_local(struct verbs_conn *vc, struct fabric_op *op)
-{
-    struct verbs_pins *p = pins_take(verbs_fabric_of(vc));
-    if (!p)
-        return -ENOMEM;
-    op->id = (uintptr_t)p;
-    for (unsigned i = 0; i < op->sge_count; i++) {
-        const struct fabric_sge *s = &op->sge[i];
-        p->lkey[i] = 0;
-        if (s->len == 0 || arena_key(vc, s, &p->lkey[i]))
-            continue;
-        bool reads = op->kind == FABRIC_OP_READ || op->kind == FABRIC_OP_FETCH;
-        struct ibv_mr *mr = pin(vc, p, s, reads ? IBV_ACCESS_LOCAL_WRITE : 0);
-        if (!mr)
-            return pin_failed(vc, op);
-        p->lkey[i] = mr->lkey;
-    }
-    return 0;
-}
-
-static bool expose(struct verbs_conn *vc, struct verbs_pins *p, const struct fabric_sge *s, unsigned count,
-                   int flags)
-{
-    for (unsigned i = 0; i < count; i++) {
-        if (s[i].len == 0)
-            continue;
-        struct ibv_mr *mr = pin(vc, p, &s[i], flags);
-        if (!mr)
-            return false;
-        p->seg[p->seg_count++] =
-            (struct verbs_seg){.addr = (uintptr_t)s[i].base, .len = s[i].len, .key = mr->rkey};
-    }
-    return true;
-}
-
-/* A number for segments that do not fit struct fabric_remote. */
-static bool slot_take(struct verbs_conn *vc, struct verbs_pins *p)
-{
-    if (!vc->slots_free) {
-        vc->slots_free = calloc(VERBS_IMPORTS, sizeof(*vc->slots_free));
-        if (!vc->slots_free)
-            return false;
-        for (uint32_t i = 0; i < VERBS_IMPORTS; i++)
-            vc->slots_free[i] = (uint16_t)(VERBS_IMPORTS - 1 - i);
-        vc->slots_free_count = VERBS_IMPORTS;
-    }
-    if (vc->slots_free_count == 0)
-        return false;
-    p->slot = vc->slots_free[--vc->slots_free_count];
-    p->has_slot = true;
-    return true;
-}
-
-int verbs_pin_exposed(struct verbs_conn *vc, struct fabric_op *op)
-{
-    struct verbs_pins *p = pins_take(verbs_fabric_of(vc));
-    if (!p)
-        return -ENOMEM;
-    op->id = (uintptr_t)p;
-    p->exposed = true;
-    verbs_fabric_of(vc)->core.counters.exposures++;
-    if (!expose(vc, p, op->sge, op->sge_count, IBV_ACCESS_REMOTE_READ))
-        return pin_failed(vc, op);
-    p->source_count = (uint8_t)p->seg_count;
-    if (!expose(vc, p, op->sink, op->sink_count, IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_LOCAL_WRITE))
-        return pin_failed(vc, op);
-    if ((p->source_count > 1 || p->seg_count - p->source_count > 1) && !slot_take(vc, p)) {
-        verbs_unpin(vc, op);
-        return -EAGAIN;
-    }
-    return 0;
-}
-
-void verbs_unpin(struct verbs_conn *vc, struct fabric_op *op)
-{
-    struct verbs_pins *p = verbs_pins_of(op);
-    if (!p)
-        return;
-    op->id = 0;
-    for (unsigned i = 0; i < p->count; i++)
-        mr_free(verbs_fabric_of(vc), p->mr[i]);
-    if (p->exposed)
-        verbs_fabric_of(vc)->core.counters.exposures--;
-    if (p->has_slot)
-        vc->slots_free[vc->slots_free_count++] = p->slot;
-    list_push_front(&verbs_fabric_of(vc)->pins_free, &p->link);
+    buf->dev->vf->core.counters.buffers_out--;
+    list_push_front(&buf->dev->bufs_free[buf->domain], &buf->link);
 }
 
 void verbs_mem_free(struct verbs_fabric *vf)
 {
     for (struct list *n; (n = list_pop_front(&vf->chunks));) {
         struct verbs_chunk *c = list_entry(n, struct verbs_chunk, link);
-        mr_free(vf, c->mr);
-        free(c->base);
+        verbs_mr_free(vf, c->mr);
+        arena_unmap(c->base, c->bytes);
+        free(c->buf);
         free(c);
     }
     for (struct list *n; (n = list_pop_front(&vf->pins_free));)
         free(list_entry(n, struct verbs_pins, link));
     free(vf->bufs);
+    vf->bufs = NULL;
 }

@@ -1,4 +1,4 @@
-/* fabric_verbs_rx.c: receiving on verbs: buffers, frames from the peer (hostile until checked), completions.
+/* fabric_verbs_rx.c: receiving on verbs: frames from the peer (hostile until decoded), credits, completions.
  */
 #include "rdma/fabric_verbs.h"
 
@@ -7,65 +7,80 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- buffers ---- */
+/* ---- credits ---- */
 
-static int recv_post(struct verbs_conn *vc, struct verbs_buf *buf)
+uint32_t verbs_lend(struct fabric_conn *conn)
 {
-    struct ibv_sge sge = {.addr = (uintptr_t)buf->data, .length = VERBS_BUF_BYTES, .lkey = buf->lkey};
-    struct ibv_recv_wr wr = {
-        .wr_id = verbs_wr_id(vc, VERBS_WR_RECV, buf->index), .sg_list = &sge, .num_sge = 1};
-    struct ibv_recv_wr *bad;
-    int rc = ibv_post_recv(vc->id->qp, &wr, &bad);
-    vc->core.fabric->counters.recv_calls++;
-    if (rc) {
-        verbs_buf_put(verbs_fabric_of(vc), buf);
-        return -rc;
+    struct verbs_conn *vc = verbs_conn_of(conn);
+    uint32_t n = (uint32_t)min_u64(conn->fabric->config.recv_messages, VERBS_LEND_FIRST);
+    if (!vc->has_qp)
+        return 0;
+    if (!verbs_srq_promise(vc, n)) {
+        n = VERBS_LEND_MIN;
+        if (!verbs_srq_promise(vc, n)) {
+            static struct log_limit limit = {.interval_ns = 10 * NS_PER_S};
+            if (log_allow(conn->fabric->env, &limit))
+                log_warn(conn->fabric->env, "no receive buffers for more connections", "buffers=%u",
+                         verbs_srq_of(vc)->size);
+            return 0;
+        }
     }
-    list_push_back(&vc->posted, &buf->link);
-    vc->rq_posted++;
-    return 0;
+    vc->granted = n;
+    return n;
 }
 
-int verbs_recv_post(struct verbs_conn *vc, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        struct verbs_buf *buf = verbs_buf_take(verbs_fabric_of(vc), verbs_domain(vc));
-        int rc = buf ? recv_post(vc, buf) : -ENOMEM;
-        if (rc)
-            return rc;
-    }
-    return 0;
-}
-
-/* Lends more to a peer that uses what it has. */
+/* Lends more to a peer that uses what it has; the last quarter is for new connections. */
 void verbs_credit(struct fabric_conn *conn)
 {
     struct verbs_conn *vc = verbs_conn_of(conn);
-    uint32_t most = conn->fabric->config.recv_messages;
+    const struct verbs_srq *s = verbs_srq_of(vc);
+    uint32_t most = conn->fabric->config.recv_messages, spare = s->size - s->size / 4;
     uint32_t more = (uint32_t)min_u64(conn->rx_lent, most - min_u64(most, conn->rx_lent));
-    uint32_t before = vc->rq_posted;
-    if (more) {
-        (void)verbs_recv_post(vc, more); /* as many as could be had are lent */
-        more = vc->rq_posted - before;
+    more = (uint32_t)min_u64(more, spare - min_u64(spare, s->promised));
+    if (more && vc->recalled == 0 && verbs_srq_promise(vc, more)) {
         conn->rx_lent += more;
         conn->rx_owed += more;
     }
     verbs_say(vc, VERBS_SAY_CREDIT);
 }
 
-/* ---- frames ---- */
-
-static bool segs_good(const struct verbs_seg *s, unsigned count, uint32_t *total)
+void verbs_idle(struct verbs_conn *vc)
 {
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < count; i++) {
-        if (s[i].len == 0 || s[i].key == 0)
-            return false;
-        sum += s[i].len;
+    if (vc->messages != vc->messages_seen) {
+        vc->messages_seen = vc->messages;
+        vc->idle_ticks = 0;
+        return;
     }
-    *total = (uint32_t)min_u64(sum, UINT32_MAX);
-    return sum <= FABRIC_PAYLOAD_MAX;
+    if (++vc->idle_ticks < VERBS_IDLE_TICKS || vc->recalled || vc->core.rx_lent <= VERBS_LEND_MIN)
+        return;
+    vc->idle_ticks = 0;
+    vc->recalled = vc->core.rx_lent - VERBS_LEND_MIN;
+    verbs_say(vc, VERBS_SAY_RECALL);
 }
+
+/* The peer would like some of what it lent. */
+static void rx_recall(struct verbs_conn *vc, uint32_t n)
+{
+    uint32_t held = vc->core.tx_credits;
+    uint32_t give = held > VERBS_LEND_MIN ? (uint32_t)min_u64(n, held - VERBS_LEND_MIN) : 0;
+    vc->core.tx_credits -= give;
+    vc->returned = (uint32_t)min_u64(vc->returned + give, UINT16_MAX);
+    verbs_say(vc, VERBS_SAY_RETURN);
+}
+
+/* False: it gives back what it was not asked for, or does not have. */
+static bool rx_return(struct verbs_conn *vc, uint32_t n)
+{
+    if (n > vc->recalled || n > vc->granted)
+        return false;
+    vc->recalled = 0;
+    vc->granted -= n;
+    vc->core.rx_lent -= n;
+    verbs_srq_release(vc, n);
+    return true;
+}
+
+/* ---- frames ---- */
 
 static struct verbs_import *import_of(struct verbs_conn *vc, uint16_t slot)
 {
@@ -87,72 +102,59 @@ static struct fabric_remote remote_of(const struct verbs_seg *s, unsigned count,
     return (struct fabric_remote){.addr = slot, .len = total, .key = 0};
 }
 
-static bool rx_message(struct verbs_conn *vc, const struct verbs_frame *f, const uint8_t *at)
+static bool rx_message(struct verbs_conn *vc, const struct verbs_decoded *d)
 {
-    struct verbs_seg seg[VERBS_SEGS];
-    uint32_t source_len = 0, sink_len = 0;
-    if (f->len == 0 || f->len > FABRIC_MESSAGE_MAX || vc->core.state != CONN_UP)
+    const struct verbs_frame *f = &d->frame;
+    const struct verbs_seg *sink = d->seg + f->source_count;
+    if (vc->granted == 0) /* more than it was lent */
         return false;
-    unsigned count = (unsigned)f->source_count + f->sink_count;
-    const struct verbs_seg *sink = seg + f->source_count;
-    memcpy(seg, at, count * sizeof(seg[0]));
-    if (!segs_good(seg, f->source_count, &source_len) || !segs_good(sink, f->sink_count, &sink_len))
-        return false;
+    vc->granted--;
+    vc->messages++;
     if (f->source_count > 1 || f->sink_count > 1) {
-        struct verbs_import *m = f->slot < VERBS_IMPORTS ? import_of(vc, f->slot) : NULL;
+        struct verbs_import *m = import_of(vc, f->slot);
         if (!m)
             return false;
         m->source_count = f->source_count;
         m->sink_count = f->sink_count;
-        memcpy(m->source, seg, f->source_count * sizeof(seg[0]));
-        memcpy(m->sink, sink, f->sink_count * sizeof(seg[0]));
+        memcpy(m->source, d->seg, f->source_count * sizeof(d->seg[0]));
+        memcpy(m->sink, sink, f->sink_count * sizeof(d->seg[0]));
     }
-    struct fabric_msg msg = {.data = at + count * sizeof(seg[0]), .len = f->len};
-    msg.source = remote_of(seg, f->source_count, source_len, f->slot);
-    msg.sink = remote_of(sink, f->sink_count, sink_len, f->slot);
+    struct fabric_msg msg = {.data = d->body, .len = f->len};
+    msg.source = remote_of(d->seg, f->source_count, d->source_len, f->slot);
+    msg.sink = remote_of(sink, f->sink_count, d->sink_len, f->slot);
     fabric_core_message(&vc->core, &msg);
     return true;
 }
 
-static bool rx_auth(struct verbs_conn *vc, const struct verbs_frame *f, const uint8_t *body)
+static void rx_auth(struct verbs_conn *vc, const uint8_t *body)
 {
     struct fabric_auth a;
-    if (f->len != sizeof(a) || vc->core.state != CONN_AUTH)
-        return false;
     memcpy(&a, body, sizeof(a));
     fabric_core_auth(&vc->core, &a);
     if (vc->core.state == CONN_UP)
         verbs_open_access(vc);
-    return true;
 }
 
 /* False: the peer broke the protocol. */
 static bool rx_frame(struct verbs_conn *vc, const uint8_t *data, uint32_t bytes)
 {
-    struct verbs_frame f;
-    if (bytes < sizeof(f))
+    struct verbs_decoded d;
+    const struct verbs_frame *f = &d.frame;
+    if (!verbs_frame_decode(data, bytes, vc->core.state == CONN_UP, &d))
         return false;
-    memcpy(&f, data, sizeof(f));
-    if (f.magic != VERBS_FRAME_MAGIC || f.source_count > FABRIC_SGE_MAX || f.sink_count > FABRIC_SGE_MAX)
-        return false;
-    uint64_t want = sizeof(f) + ((uint64_t)f.source_count + f.sink_count) * sizeof(struct verbs_seg) + f.len;
-    if (want != bytes)
-        return false;
-    if (f.credits) {
-        /* More than the queue may ever hold was never lent. */
-        if (vc->core.state != CONN_UP || vc->core.tx_credits + f.credits > 65535)
+    if (f->credits) {
+        if (vc->core.tx_credits + f->credits > 65535) /* more than a queue may ever hold was never lent */
             return false;
-        fabric_core_credits(&vc->core, f.credits);
-        if (!vc->open)
+        fabric_core_credits(&vc->core, f->credits);
+        if (vc->core.state != CONN_UP)
             return true;
     }
-    switch ((enum verbs_frame_type)f.type) {
+    switch ((enum verbs_frame_type)f->type) {
     case VERBS_FRAME_AUTH:
-        return rx_auth(vc, &f, data + sizeof(f));
+        rx_auth(vc, d.body);
+        return true;
     case VERBS_FRAME_REFUSE:
-        if (f.slot < FABRIC_DOWN_PEER_CLOSED || f.slot > FABRIC_DOWN_UNREACHABLE)
-            return false;
-        fabric_core_fail(&vc->core, (enum fabric_down)f.slot);
+        fabric_core_fail(&vc->core, (enum fabric_down)f->slot);
         return true;
     case VERBS_FRAME_CLOSE:
         fabric_core_fail(&vc->core, FABRIC_DOWN_PEER_CLOSED);
@@ -161,7 +163,12 @@ static bool rx_frame(struct verbs_conn *vc, const uint8_t *data, uint32_t bytes)
     case VERBS_FRAME_CREDIT:
         return true;
     case VERBS_FRAME_MESSAGE:
-        return rx_message(vc, &f, data + sizeof(f));
+        return rx_message(vc, &d);
+    case VERBS_FRAME_RECALL:
+        rx_recall(vc, f->slot);
+        return true;
+    case VERBS_FRAME_RETURN:
+        return rx_return(vc, f->slot);
     }
     return false;
 }
@@ -193,54 +200,60 @@ static void completed_badly(struct verbs_conn *vc, const struct ibv_wc *wc)
 {
     struct verbs_fabric *vf = verbs_fabric_of(vc);
     if (vc->core.lingering) {
-        verbs_cut(&vc->core);
-        fabric_core_gone(&vc->core);
+        verbs_qp_break(vc); /* the last word cannot get through */
         return;
     }
     if (wc->status == IBV_WC_RETRY_EXC_ERR || wc->status == IBV_WC_RNR_RETRY_EXC_ERR)
         vf->core.counters.retries_exhausted++;
-    if (wc->status == IBV_WC_LOC_PROT_ERR || wc->status == IBV_WC_LOC_QP_OP_ERR)
+    if (wc->status == IBV_WC_LOC_PROT_ERR || wc->status == IBV_WC_LOC_QP_OP_ERR ||
+        wc->status == IBV_WC_MW_BIND_ERR)
         log_error(vf->core.env, "the RDMA device refuses memory of this process", "status=\"%s\"",
                   ibv_wc_status_str(wc->status));
     fabric_core_fail(&vc->core, reason_of(vc, wc));
 }
 
-static void received(struct verbs_conn *vc, const struct ibv_wc *wc, uint32_t index)
+static void received(struct verbs_dev *dev, const struct ibv_wc *wc, uint32_t index)
 {
-    struct verbs_fabric *vf = verbs_fabric_of(vc);
+    struct verbs_fabric *vf = dev->vf;
     MUST(index < vf->buf_count);
     struct verbs_buf *buf = vf->bufs[index];
-    list_remove(&buf->link);
-    vc->rq_posted--;
-    if (wc->status != IBV_WC_SUCCESS || vc->core.lingering) {
-        verbs_buf_put(vf, buf);
-        if (wc->status != IBV_WC_SUCCESS)
-            completed_badly(vc, wc);
-        return;
+    struct verbs_srq *s = &dev->srq[buf->domain];
+    struct verbs_conn *vc = verbs_dev_conn(dev, wc->qp_num);
+    vf->core.counters.buffers_out++;
+    if (!vc || !vc->open || vc->core.state == CONN_DOWN) {
+        /* of a connection that is gone or going */
+    } else if (wc->status == IBV_WC_WR_FLUSH_ERR) {
+        completed_badly(vc, wc);
+    } else if (wc->status !=
+               IBV_WC_SUCCESS) { /* longer than any frame may be; devices call it by several names */
+        fabric_core_fail(&vc->core, FABRIC_DOWN_PROTOCOL);
+    } else {
+        vc->last_rx_ns = vc->heard_ns = loop_now_ns(vf->core.env->loop);
+        if (wc->opcode != IBV_WC_RECV || !rx_frame(vc, buf->data, wc->byte_len))
+            fabric_core_refuse(&vc->core, FABRIC_DOWN_PROTOCOL);
     }
-    vc->last_rx_ns = vc->heard_ns = loop_now_ns(vf->core.env->loop);
-    if (wc->opcode != IBV_WC_RECV || !rx_frame(vc, buf->data, wc->byte_len))
-        fabric_core_refuse(&vc->core, FABRIC_DOWN_PROTOCOL);
-    if (!vc->open || vc->core.lingering)
-        verbs_buf_put(vf, buf);
-    else if (recv_post(vc, buf) != 0)
-        fabric_core_fail(&vc->core, FABRIC_DOWN_PEER_DIED);
+    list_push_back(&s->repost, &buf->link);
 }
 
-void verbs_completion(struct verbs_fabric *vf, const struct ibv_wc *wc)
+void verbs_completion(struct verbs_dev *dev, const struct ibv_wc *wc)
 {
+    struct slots *slots = &dev->vf->slots;
     uint32_t slot = (uint32_t)(wc->wr_id & 0xffff), use = (uint32_t)(wc->wr_id >> 16 & 0xffffff);
     uint32_t index = (uint32_t)(wc->wr_id >> 42);
-    if (slot >= vf->slots.size || !vf->slots.slot[slot].object ||
-        ((vf->slots.slot[slot].use ^ use) & 0xffffff) != 0)
+    unsigned kind = wc->wr_id >> 40 & 3;
+    if (kind == VERBS_WR_RECV) {
+        received(dev, wc, index);
+        return;
+    }
+    if (slot >= slots->size || !slots->slot[slot].object || ((slots->slot[slot].use ^ use) & 0xffffff) != 0)
         return; /* of a connection that is gone: its buffers are taken back already */
-    struct verbs_conn *vc = vf->slots.slot[slot].object;
-    if ((wc->wr_id >> 40 & 3) == VERBS_WR_RECV) {
-        received(vc, wc, index);
+    struct verbs_conn *vc = slots->slot[slot].object;
+    if (kind == VERBS_WR_MARKER) {
+        if (vc->core.lingering && list_unlinked(&vc->drained))
+            list_push_back(&dev->vf->drained, &vc->drained);
     } else if (wc->status != IBV_WC_SUCCESS) {
         completed_badly(vc, wc);
     } else if (!verbs_sent(vc, index) && vc->core.lingering) {
-        verbs_cut(&vc->core);
-        fabric_core_gone(&vc->core);
+        verbs_qp_break(vc); /* the last word is out */
     }
 }

@@ -12,11 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(VERBS_CHAIN + VERBS_SQ_CONTROL < VERBS_SQ, "each chain has its signalled end in the queue");
+_Static_assert(2 * VERBS_CHAIN + VERBS_SQ_CONTROL < VERBS_SQ,
+               "before the queue is full a signalled entry is in it");
 
 void verbs_dirty(struct verbs_conn *vc)
 {
-    if (vc->open && vc->connected && list_unlinked(&vc->dirty))
+    if (vc->open && vc->connected && !vc->core.lingering && list_unlinked(&vc->dirty))
         list_push_back(&verbs_fabric_of(vc)->dirty, &vc->dirty);
 }
 
@@ -62,11 +63,16 @@ static bool chain_post(struct verbs_conn *vc)
     struct verbs_chain *c = &vf->chain;
     struct ibv_send_wr *bad;
     struct fabric_counters *n = &vf->core.counters;
-    c->wr[c->count - 1].send_flags |= IBV_SEND_SIGNALED;
+    /* What holds something must come back; and the queue's entries, now and then. */
+    if (c->signal || vc->sq_head - vc->sq_signalled >= VERBS_CHAIN) {
+        c->wr[c->count - 1].send_flags |= IBV_SEND_SIGNALED;
+        vc->sq_signalled = vc->sq_head;
+        n->signalled++;
+    }
     n->send_calls++;
-    n->signalled++;
     n->work_requests += c->count;
     c->count = 0;
+    c->signal = false;
     int rc = ibv_post_send(vc->id->qp, &c->wr[0], &bad);
     if (rc) {
         log_error(vf->core.env, "cannot post to the RDMA device", "errno=%d", rc);
@@ -81,8 +87,8 @@ static bool chain_post(struct verbs_conn *vc)
 static uint8_t *frame_add(struct verbs_conn *vc, uint32_t total, struct verbs_sqe **entry)
 {
     struct verbs_fabric *vf = verbs_fabric_of(vc);
-    bool small = total <= vf->inline_max;
-    struct verbs_buf *buf = small ? NULL : verbs_buf_take(vf, verbs_domain(vc));
+    bool small = total <= vc->dev->inline_max;
+    struct verbs_buf *buf = small ? NULL : verbs_buf_take(vc->dev, verbs_domain(vc));
     if (!small && !buf)
         return NULL;
     uint8_t *at = small ? vf->chain.stage[vf->chain.count] : buf->data;
@@ -96,6 +102,7 @@ static uint8_t *frame_add(struct verbs_conn *vc, uint32_t total, struct verbs_sq
         vf->core.counters.inline_sends++;
     }
     (*entry)->buf = buf;
+    vf->chain.signal |= buf != NULL;
     vc->last_tx_ns =
         loop_now_ns(vf->core.env->loop); /* the peer hears frames only, not one-sided operations */
     return at;
@@ -109,6 +116,7 @@ static struct verbs_frame frame_new(struct verbs_conn *vc, enum verbs_frame_type
     f.type = (uint8_t)type;
     if (vc->core.state == CONN_UP) { /* what is owed goes with any frame */
         f.credits = (uint16_t)vc->core.rx_owed;
+        vc->granted += vc->core.rx_owed;
         vc->core.rx_owed = 0;
         vc->say &= ~(uint32_t)VERBS_SAY_CREDIT;
     }
@@ -125,6 +133,10 @@ static bool control_add(struct verbs_conn *vc, enum verbs_frame_type type, const
     f.len = len;
     if (type == VERBS_FRAME_REFUSE)
         f.slot = (uint16_t)vc->refuse_reason;
+    if (type == VERBS_FRAME_RECALL)
+        f.slot = (uint16_t)vc->recalled;
+    if (type == VERBS_FRAME_RETURN)
+        f.slot = (uint16_t)vc->returned;
     memcpy(at, &f, sizeof(f));
     if (len)
         memcpy(at + sizeof(f), body, len);
@@ -137,6 +149,7 @@ static void probe_add(struct verbs_conn *vc)
     struct verbs_sqe *e;
     chain_add(vc, &e)->opcode = IBV_WR_RDMA_READ;
     e->read = e->beat = vc->beat_out = true;
+    verbs_fabric_of(vc)->chain.signal = true;
     vc->rd_out++;
     vc->say &= ~(uint32_t)VERBS_SAY_PROBE;
 }
@@ -155,8 +168,20 @@ static bool build_control(struct verbs_conn *vc)
         if (!control_add(vc, VERBS_FRAME_BEAT, NULL, 0, &e))
             return false;
         e->beat = vc->beat_out = true;
+        verbs_fabric_of(vc)->chain.signal = true;
         verbs_fabric_of(vc)->core.counters.beats++;
         vc->say &= ~(uint32_t)VERBS_SAY_BEAT;
+    }
+    if ((vc->say & VERBS_SAY_RECALL) && chain_room(vc, 0)) {
+        if (!control_add(vc, VERBS_FRAME_RECALL, NULL, 0, &e))
+            return false;
+        vc->say &= ~(uint32_t)VERBS_SAY_RECALL;
+    }
+    if ((vc->say & VERBS_SAY_RETURN) && chain_room(vc, 0)) {
+        if (!control_add(vc, VERBS_FRAME_RETURN, NULL, 0, &e))
+            return false;
+        vc->returned = 0;
+        vc->say &= ~(uint32_t)VERBS_SAY_RETURN;
     }
     return true;
 }
@@ -175,6 +200,7 @@ bool verbs_last_word(struct verbs_conn *vc)
     struct verbs_sqe *e;
     bool refuse = (vc->say & VERBS_SAY_REFUSE) != 0;
     verbs_fabric_of(vc)->chain.count = 0;
+    verbs_fabric_of(vc)->chain.signal = true;
     if (!vc->connected || !chain_room(vc, 0) ||
         !control_add(vc, refuse ? VERBS_FRAME_REFUSE : VERBS_FRAME_CLOSE, NULL, 0, &e))
         return false;
@@ -183,6 +209,59 @@ bool verbs_last_word(struct verbs_conn *vc)
 }
 
 /* ---- ops ---- */
+
+/* Binds windows to what op exposes, in order before its message. False: there is no room for all now. */
+static bool build_binds(struct verbs_conn *vc, struct verbs_pins *p)
+{
+    for (; p->bound < p->seg_count; p->bound++) {
+        const struct verbs_hold *h = &p->hold[p->bound];
+        struct verbs_seg *seg = &p->seg[p->bound];
+        struct verbs_sqe *e;
+        if (!h->window)
+            continue;
+        if (!chain_room(vc, VERBS_SQ_CONTROL))
+            return false;
+        struct ibv_send_wr *wr = chain_add(vc, &e);
+        bool source = p->bound < p->source_count;
+        h->window->rkey = ibv_inc_rkey(h->window->rkey);
+        h->window->bound = true;
+        wr->opcode = IBV_WR_BIND_MW;
+        wr->sg_list = NULL;
+        wr->bind_mw.mw = h->window->mw;
+        wr->bind_mw.rkey = seg->key = h->window->rkey;
+        wr->bind_mw.bind_info.mr = h->arena;
+        wr->bind_mw.bind_info.addr = seg->addr;
+        wr->bind_mw.bind_info.length = seg->len;
+        wr->bind_mw.bind_info.mw_access_flags = source ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_WRITE;
+        verbs_fabric_of(vc)->core.counters.binds++;
+    }
+    return chain_room(vc, VERBS_SQ_CONTROL);
+}
+
+/* Takes the windows of a retired SEND from the peer; it ends when that is done. False: no room for all now.
+ */
+static bool build_invalidate(struct verbs_conn *vc, struct fabric_op *op)
+{
+    struct verbs_pins *p = verbs_pins_of(op);
+    struct verbs_sqe *e = NULL;
+    for (; p->invalidated < p->seg_count; p->invalidated++) {
+        if (!p->hold[p->invalidated].window)
+            continue;
+        if (!chain_room(vc, VERBS_SQ_CONTROL))
+            return false;
+        struct ibv_send_wr *wr = chain_add(vc, &e);
+        wr->opcode = IBV_WR_LOCAL_INV;
+        wr->sg_list = NULL;
+        wr->invalidate_rkey = p->hold[p->invalidated].window->rkey;
+        verbs_fabric_of(vc)->core.counters.invalidations++;
+    }
+    MUST(e != NULL); /* settling looked for a window; the last one's request is the last added */
+    e->op = op;
+    verbs_fabric_of(vc)->chain.signal = true;
+    list_remove(&op->link);
+    list_push_back(&vc->core.active, &op->link);
+    return true;
+}
 
 /* 1: added; 0: it has to wait; -errno. */
 static int build_send(struct verbs_conn *vc, struct fabric_op *op)
@@ -194,7 +273,9 @@ static int build_send(struct verbs_conn *vc, struct fabric_op *op)
         if (rc)
             return rc == -EAGAIN ? 0 : rc;
     }
-    const struct verbs_pins *p = verbs_pins_of(op);
+    struct verbs_pins *p = verbs_pins_of(op);
+    if (p && !build_binds(vc, p))
+        return 0;
     uint32_t seg_bytes = p ? p->seg_count * (uint32_t)sizeof(struct verbs_seg) : 0;
     uint8_t *at = frame_add(vc, (uint32_t)sizeof(struct verbs_frame) + seg_bytes + op->header_len, &e);
     if (!at)
@@ -247,12 +328,11 @@ static bool remote_at(const struct verbs_conn *vc, const struct fabric_op *op, s
 }
 
 /* Fills wr's pieces from op->progress on, at most max bytes; returns how many bytes. */
-static uint32_t local_fill(const struct verbs_fabric *vf, const struct fabric_op *op, struct ibv_send_wr *wr,
-                           uint32_t max)
+static uint32_t local_fill(const struct fabric_op *op, struct ibv_send_wr *wr, uint32_t max, uint32_t sge_max)
 {
     const struct verbs_pins *p = verbs_pins_of(op);
     uint32_t skip = op->progress, bytes = 0;
-    for (unsigned i = 0; i < op->sge_count && bytes < max && (uint32_t)wr->num_sge < vf->sge_max; i++) {
+    for (unsigned i = 0; i < op->sge_count && bytes < max && (uint32_t)wr->num_sge < sge_max; i++) {
         const struct fabric_sge *s = &op->sge[i];
         if (skip >= s->len) {
             skip -= s->len;
@@ -272,7 +352,7 @@ static int build_data(struct verbs_conn *vc, struct fabric_op *op)
 {
     struct verbs_fabric *vf = verbs_fabric_of(vc);
     bool read = op->kind == FABRIC_OP_READ || op->kind == FABRIC_OP_FETCH;
-    bool small = !read && op_len(op) <= vf->inline_max;
+    bool small = !read && op_len(op) <= vc->dev->inline_max;
     struct verbs_seg at;
     struct verbs_sqe *e;
     if (!remote_at(vc, op, &at))
@@ -288,8 +368,10 @@ static int build_data(struct verbs_conn *vc, struct fabric_op *op)
     vf->core.counters.inline_sends += small;
     wr->wr.rdma.remote_addr = at.addr;
     wr->wr.rdma.rkey = at.key;
-    op->progress += local_fill(vf, op, wr, (uint32_t)min_u64(at.len, vf->message_max));
+    op->progress += local_fill(op, wr, (uint32_t)min_u64(at.len, vf->message_max),
+                               read ? vc->dev->read_sge_max : vc->dev->sge_max);
     e->read = read;
+    vf->chain.signal = true;
     if (read)
         vc->rd_out++;
     if (op->progress == op_len(op)) {
@@ -304,6 +386,9 @@ static int build_data(struct verbs_conn *vc, struct fabric_op *op)
 static int build_ops(struct verbs_conn *vc)
 {
     int rc = 0;
+    while (!list_empty(&vc->inv))
+        if (!build_invalidate(vc, list_entry(vc->inv.next, struct fabric_op, link)))
+            return 0;
     while (rc == 0 && !list_empty(&vc->tx) && chain_room(vc, VERBS_SQ_CONTROL)) {
         struct fabric_op *op = list_entry(vc->tx.next, struct fabric_op, link);
         if (op->kind != FABRIC_OP_SEND) {
@@ -324,12 +409,18 @@ void verbs_flush(struct verbs_conn *vc)
 {
     struct verbs_fabric *vf = verbs_fabric_of(vc);
     list_remove(&vc->dirty);
-    if (vc->broken) {
-        fabric_core_fail(&vc->core, FABRIC_DOWN_UNREACHABLE);
+    int event = __atomic_load_n(&vc->qp_error, __ATOMIC_RELAXED);
+    if (vc->broken || event) {
+        /* Its completions were looked at before: nothing of ours failed, so the peer did it. */
+        bool fatal = event == IBV_EVENT_QP_FATAL + 1;
+        fabric_core_fail(&vc->core, vc->broken ? FABRIC_DOWN_UNREACHABLE
+                                    : fatal    ? FABRIC_DOWN_PEER_DIED
+                                               : FABRIC_DOWN_ACCESS);
         return;
     }
     while (vc->open && vc->connected && vc->core.state != CONN_DOWN) {
         vf->chain.count = 0;
+        vf->chain.signal = false;
         int rc = build_control(vc) ? build_ops(vc) : -ENOMEM;
         if (rc == 0 && !build_credit(vc))
             rc = -ENOMEM;
@@ -349,6 +440,19 @@ void verbs_flush(struct verbs_conn *vc)
     list_remove(&vc->dirty); /* settling may have put it there */
 }
 
+/* Windows that were invalidated can be bound again. */
+static void op_ends(const struct fabric_op *op)
+{
+    const struct verbs_pins *p = verbs_pins_of(op);
+    for (unsigned i = 0; p && i < p->seg_count; i++) {
+        struct verbs_window *w = p->hold[i].window;
+        if (!w)
+            continue;
+        w->bound = false;
+        w->mw->rkey = w->rkey; /* the next bind tells the device the key that the window has now */
+    }
+}
+
 bool verbs_sent(struct verbs_conn *vc, uint32_t index)
 {
     struct verbs_fabric *vf = verbs_fabric_of(vc);
@@ -358,7 +462,7 @@ bool verbs_sent(struct verbs_conn *vc, uint32_t index)
     for (; count > 0; count--) {
         struct verbs_sqe e = vc->sq[vc->sq_tail++ % VERBS_SQ];
         if (e.buf)
-            verbs_buf_put(vf, e.buf);
+            verbs_buf_put(e.buf);
         if (e.read) {
             vc->rd_out--;
             if (verbs_reads_tables(vc))
@@ -369,11 +473,12 @@ bool verbs_sent(struct verbs_conn *vc, uint32_t index)
         if (e.last_word)
             return false;
         if (e.op && vc->core.state != CONN_DOWN) {
+            op_ends(e.op);
             verbs_unpin(vc, e.op);
             fabric_core_op_done(e.op, 0);
         }
     }
-    if (vc->say || !list_empty(&vc->tx) || !list_empty(&vc->rd))
+    if (vc->say || !list_empty(&vc->tx) || !list_empty(&vc->rd) || !list_empty(&vc->inv))
         verbs_dirty(vc);
     return true;
 }
@@ -393,6 +498,15 @@ void verbs_settle(struct verbs_conn *vc, struct fabric_op *op)
 {
     if (!fabric_core_op_settled(op))
         return;
+    const struct verbs_pins *p = verbs_pins_of(op);
+    for (unsigned i = 0; p && i < p->seg_count; i++) {
+        if (!p->hold[i].window)
+            continue;
+        list_remove(&op->link);
+        list_push_back(&vc->inv, &op->link);
+        verbs_dirty(vc);
+        return;
+    }
     verbs_unpin(vc, op);
     fabric_core_op_done(op, 0);
     if (!list_empty(&vc->tx)) /* it may have waited for this one's number */

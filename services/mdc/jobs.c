@@ -204,7 +204,7 @@ static void finish_batch(struct mdc *m)
             continue;
         }
         if (job->status == STATUS_OK)
-            mdc_reply_complete(m, job->method, job->reply);
+            mdc_reply_complete(m, job->method, job->req, job->reply);
         mdc_job_reply(m, job);
     }
     mdc_check_waiting(m);

@@ -77,7 +77,8 @@ void mdc_jobs_abandon(struct list *jobs);
 int mdc_serve(struct mdc *m);
 void mdc_send_hint(struct loop_task *t);
 /* Table version and the like, known only now that the batch is published. */
-void mdc_reply_complete(struct mdc *m, const struct mdc_method_info *method, void *reply);
+void mdc_reply_complete(struct mdc *m, const struct mdc_method_info *method, struct rpc_request *req,
+                        void *reply);
 /* Makes the connection's session. NULL: out of memory, or the connection is gone. */
 struct mdc_session *mdc_session_begin(struct mdc *m, struct rpc_request *req,
                                       const struct mdc_session_request *rq);

@@ -73,7 +73,7 @@ static void serve_heartbeat(struct mdc *m, struct mdc_job *job)
     session->heard_ns = d.now_ns;
     job->status = job->method->decide(&d, job->request, job->reply);
     list_init(&job->link);
-    mdc_reply_complete(m, job->method, job->reply);
+    mdc_reply_complete(m, job->method, job->req, job->reply);
     mdc_job_reply(m, job);
     mdc_check_waiting(m);
     mdc_kick(m);
@@ -118,7 +118,8 @@ static void serve(void *service, struct rpc_request *req, const struct mdc_metho
         mdc_job_submit(m, job);
 }
 
-void mdc_reply_complete(struct mdc *m, const struct mdc_method_info *method, void *reply)
+void mdc_reply_complete(struct mdc *m, const struct mdc_method_info *method, struct rpc_request *req,
+                        void *reply)
 {
     const struct mdc_state *s = m->state;
     switch (method->number) {
@@ -127,7 +128,8 @@ void mdc_reply_complete(struct mdc *m, const struct mdc_method_info *method, voi
         r->term = s->term;
         r->version = s->version;
         r->table_addr = m->mem->remote_addr;
-        r->table_key = m->mem->key;
+        struct fabric_conn *conn = rpc_peer_conn(rpc_request_peer(req));
+        r->table_key = conn ? fabric_mem_key(m->mem, conn) : m->mem->key;
         r->table_len = m->table.bytes;
         r->start = m->start;
         break;

@@ -219,6 +219,8 @@ static inline struct op *ops_new(int count)
 #define RUN_ALL(BOTH)                                                                                        \
     const struct CMUnitTest tests[] = {BOTH(LIST)};                                                          \
     const struct CMUnitTest verbs_tests[] = {BOTH(LIST_VERBS)};                                              \
+    if (getenv("CISTERN_TEST_FILTER"))                                                                       \
+        cmocka_set_test_filter(getenv("CISTERN_TEST_FILTER"));                                               \
     if (getenv(NET_RDMA_ENV))                                                                                \
         return cmocka_run_group_tests(verbs_tests, NULL, NULL);                                              \
     print_message("[  SKIPPED ] verbs: " NET_RDMA_ENV " names no RDMA device (rdma.* tests run it)\n");      \

@@ -426,6 +426,140 @@ static void bad_sinks(bool sim)
     }
 }
 
+/* A 4 KiB write and a 4 KiB read, as services do them: from arena to arena. */
+static void exchange(struct pair *p, unsigned char *mine, struct fabric_mem *my_mem, unsigned char *theirs,
+                     struct fabric_mem *their_mem)
+{
+    struct op send, fetch, push, reply;
+    int before = p->s.messages, back = p->c.messages;
+    op_send(&send, "write and read", 14);
+    send.sge[0] = (struct fabric_sge){.base = mine, .len = 3000, .mem = my_mem};
+    send.sge[1] = (struct fabric_sge){.base = mine + 3000, .len = 1096, .mem = my_mem};
+    send.sink[0] = (struct fabric_sge){.base = mine + 8192, .len = 4096, .mem = my_mem};
+    send.op.sge = send.sge;
+    send.op.sge_count = 2;
+    send.op.sink = send.sink;
+    send.op.sink_count = 1;
+    assert_int_equal(fabric_post(p->c.conn, &send.op), 0);
+    NET_UNTIL_INT(&p->n, p->s.messages, before + 1);
+    struct fabric_remote sink = p->s.sink;
+    op_data(&fetch, FABRIC_OP_FETCH, &p->s.source, theirs, 4096);
+    fetch.sge[0].mem = their_mem;
+    assert_int_equal(fabric_post(p->s.conn, &fetch.op), 0);
+    NET_UNTIL_INT(&p->n, fetch.done, 1);
+    assert_memory_equal(theirs, mine, 4096);
+    op_data(&push, FABRIC_OP_PUSH, &sink, theirs, 4096);
+    push.sge[0].mem = their_mem;
+    assert_int_equal(fabric_post(p->s.conn, &push.op), 0);
+    op_send(&reply, "done", 4);
+    assert_int_equal(fabric_post(p->s.conn, &reply.op), 0);
+    NET_UNTIL_INT(&p->n, p->c.messages, back + 1);
+    assert_memory_equal(mine + 8192, mine, 4096);
+    fabric_retire(&send.op);
+    NET_UNTIL_INT(&p->n, send.done + push.done + reply.done, 3);
+    assert_int_equal(send.rc + fetch.rc + push.rc + reply.rc, 0);
+}
+
+/* Arenas are registered once: what goes on in them registers nothing, and leaves nothing behind. */
+static void arenas(bool sim)
+{
+    struct pair p;
+    enum { LEN = 1 << 20, ROUNDS = 600 }; /* a window has 256 keys */
+    struct fabric_mem *my_mem, *their_mem;
+    struct fabric_counters first[2], last;
+    pair_start(&p, sim, FABRIC_DOMAIN_HOST);
+    unsigned char *mine = pattern(LEN, 1), *theirs = pattern(LEN, 2);
+    assert_int_equal(fabric_mem_register(p.n.f[1], FABRIC_DOMAIN_HOST, mine, LEN, 0, &my_mem), 0);
+    assert_int_equal(fabric_mem_register(p.n.f[0], FABRIC_DOMAIN_CLUSTER, theirs, LEN, 0, &their_mem), 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        mine[i % 4096] ^= (unsigned char)(i | 1);
+        exchange(&p, mine + i % 7, my_mem, theirs + i % 5, their_mem);
+        for (int e = 0; e < 2 && i == 10; e++)
+            fabric_counters_get(p.n.f[e], &first[e]);
+    }
+    for (int e = 0; e < 2; e++) {
+        fabric_counters_get(p.n.f[e], &last);
+        assert_int_equal(last.registrations, first[e].registrations);
+        assert_int_equal(last.mrs, first[e].mrs);
+        assert_int_equal(last.windows, first[e].windows);
+        assert_int_equal(last.exposures, 0);
+    }
+    fabric_mem_unregister(my_mem);
+    fabric_mem_unregister(their_mem);
+    pair_stop(&p);
+    free(mine);
+    free(theirs);
+}
+
+/* Beyond the bounds of an exposure in an arena, or after its end: the connection dies, the arena is as it
+ * was. */
+static void bad_sinks_in_arenas(bool sim)
+{
+    for (int kind = 0; kind < 3; kind++) {
+        struct pair p;
+        struct fabric_mem *mem;
+        if (kind == 1 &&
+            net_verbs) /* Soft-RoCE checks a window's key and queue pair, but its arena's bounds */
+            continue;
+        unsigned char *arena = calloc(1, 65536);
+        static unsigned char junk[128] = {1, 2, 3};
+        struct op send, push;
+        pair_start(&p, sim, FABRIC_DOMAIN_CLUSTER);
+        assert_int_equal(fabric_mem_register(p.n.f[1], FABRIC_DOMAIN_CLUSTER, arena, 65536, 0, &mem), 0);
+        op_send(&send, "give", 4);
+        send.sink[0] = (struct fabric_sge){.base = arena + 4096, .len = 64, .mem = mem};
+        send.op.sink = send.sink;
+        send.op.sink_count = 1;
+        assert_int_equal(fabric_post(p.c.conn, &send.op), 0);
+        NET_UNTIL_INT(&p.n, p.s.messages, 1);
+        struct fabric_remote sink = p.s.sink;
+        if (kind == 0)
+            sink.addr ^= 1ull << 33;
+        else if (kind == 1)
+            sink.len = 128;
+        else {
+            fabric_retire(&send.op);
+            NET_UNTIL_INT(&p.n, send.done, 1);
+        }
+        op_data(&push, FABRIC_OP_PUSH, &sink, junk, kind == 1 ? 128 : 16);
+        assert_int_equal(fabric_post(p.s.conn, &push.op), 0);
+        NET_UNTIL_INT(&p.n, p.s.downs + p.c.downs, 2);
+        assert_int_equal(p.s.reason, FABRIC_DOWN_ACCESS);
+        assert_int_equal(p.c.reason, FABRIC_DOWN_ACCESS);
+        assert_int_equal(send.done + push.done, 2);
+        for (int i = 0; i < 65536; i++)
+            assert_int_equal(arena[i], 0);
+        fabric_mem_unregister(mem);
+        pair_stop(&p);
+        free(arena);
+    }
+}
+
+/* Memory that is taken away while a peer may use it ends that connection first. */
+static void arena_goes(bool sim)
+{
+    struct pair p;
+    struct fabric_mem *mem;
+    unsigned char *arena = calloc(1, 65536);
+    struct op send;
+    pair_start(&p, sim, FABRIC_DOMAIN_CLUSTER);
+    assert_int_equal(fabric_mem_register(p.n.f[1], FABRIC_DOMAIN_CLUSTER, arena, 65536, 0, &mem), 0);
+    op_send(&send, "give", 4);
+    send.sink[0] = (struct fabric_sge){.base = arena, .len = 4096, .mem = mem};
+    send.op.sink = send.sink;
+    send.op.sink_count = 1;
+    assert_int_equal(fabric_post(p.c.conn, &send.op), 0);
+    NET_UNTIL_INT(&p.n, p.s.messages, 1);
+    fabric_close(p.c.conn); /* its last word is not out yet */
+    p.c.conn = NULL;
+    fabric_mem_unregister(mem);
+    NET_UNTIL_INT(&p.n, p.s.downs, 1);
+    NET_UNTIL_INT(&p.n, send.done, 1);
+    assert_int_equal(COUNTER(&p, 1, windows), 0);
+    pair_stop(&p);
+    free(arena);
+}
+
 #define BOTH(X)                                                                                              \
     X(handshake_good)                                                                                        \
     X(handshake_bad)                                                                                         \
@@ -439,7 +573,10 @@ static void bad_sinks(bool sim)
     X(slow_fetch)                                                                                            \
     X(pushing)                                                                                               \
     X(dropping)                                                                                              \
-    X(bad_sinks)
+    X(bad_sinks)                                                                                             \
+    X(arenas)                                                                                                \
+    X(bad_sinks_in_arenas)                                                                                   \
+    X(arena_goes)
 
 BOTH(DEFINE)
 
