@@ -11,7 +11,7 @@ cluster_define_all 96M
 cluster_start_array 96M
 cluster_start_all vbs2
 say "services are up"
-cistern pool create main
+cistern pool create main --stripe 1M
 cistern volume create direct 16M
 cistern volume create gated 16M
 cistern module list
