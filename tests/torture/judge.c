@@ -84,9 +84,10 @@ static void check_units(struct torture *t, unsigned block)
     int rc = look(t, DO_STAT, block, 0, 1);
     CHECK(t, rc == 0 || rc == -EBADMSG, "stat of block %u: %d", block, rc);
     const struct image *im = NULL;
+    uint64_t number = 0;
     for (uint64_t n = oldest(t, b); n <= b->last && rc == 0 && !im; n++) {
         if (model_matches(&t->judge, model_image(b, n)))
-            im = model_image(b, n);
+            im = model_image(b, number = n);
     }
     CHECK(t, rc || im, "block %u: unreadable, and of version %lu, which nobody asked for since %lu", block,
           (unsigned long)t->judge.op.found.counter, (unsigned long)model_image(b, b->acked)->version);
@@ -98,6 +99,8 @@ static void check_units(struct torture *t, unsigned block)
             CHECK(t, model_unit_is(t->judge.data, block, u, im->present ? im->units[u] : 0),
                   "unit %u of block %u is not what it was", u, block);
     }
+    if (im)
+        settle(b, number);
 }
 
 int64_t torture_verify_block(struct torture *t, unsigned block)
