@@ -135,21 +135,24 @@ enum ctl_exit ctl_partition_locate(struct ctl *ctl, char *const *args)
 /* ---- partition show ---- */
 
 static const struct sheet_column show_columns[] = {
-    {"pool", "pool", SHEET_TEXT},         {"partition", "partition", SHEET_NUMBER},
-    {"epoch", "epoch", SHEET_NUMBER},     {"served", "served", SHEET_BOOL},
-    {"rule", "rule", SHEET_TEXT},         {"members", "members", SHEET_NUMBERS},
-    {"primary", "primary", SHEET_NUMBER}, {"why", "why", SHEET_LINES},
+    {"pool", "pool", SHEET_TEXT},          {"partition", "partition", SHEET_NUMBER},
+    {"epoch", "epoch", SHEET_NUMBER},      {"served", "served", SHEET_BOOL},
+    {"rule", "rule", SHEET_TEXT},          {"members", "members", SHEET_NUMBERS},
+    {"in_sync", "in sync", SHEET_NUMBERS}, {"primary", "primary", SHEET_NUMBER},
+    {"why", "why", SHEET_LINES},
 };
 
 static enum ctl_exit print_partition(struct ctl *ctl, const struct mdc_partition_show_reply *r)
 {
     struct sheet s;
-    uint32_t ids[ARRAY_LEN(r->members)], primary = 0;
+    uint32_t ids[ARRAY_LEN(r->members)], in_sync[ARRAY_LEN(r->members)], synced = 0, primary = 0;
     char why[4096] = "";
     size_t len = 0;
     for (uint32_t i = 0; i < r->member_count; i++) {
         const struct mdc_partition_member *m = &r->members[i];
         ids[i] = m->module;
+        if (m->in_sync)
+            in_sync[synced++] = m->module;
         primary = m->primary ? m->module : primary;
         const int n = snprintf(why + len, sizeof(why) - len, "%s%u (%s of %s%s%s, %s): %s", i > 0 ? "\n" : "",
                                m->module, m->name, m->host, m->rack[0] != '\0' ? " in rack " : "", m->rack,
@@ -163,6 +166,7 @@ static enum ctl_exit print_partition(struct ctl *ctl, const struct mdc_partition
     sheet_add_bool(&s, r->served);
     sheet_add_text(&s, r->rule);
     sheet_add_numbers(&s, ids, r->member_count);
+    sheet_add_numbers(&s, in_sync, synced);
     sheet_add_number(&s, primary);
     sheet_add_text(&s, why);
     return ctl_print_record(ctl, &s);
