@@ -89,7 +89,8 @@ for t in r["results"]:
     assert t["ops_per_s"] > 0 and 0 < t["p50_ns"] <= t["p99_ns"], t
 assert any("this end sleeps" in a["what"] for a in r["advice"]), r["advice"]
 PY
-cistern fabric bench "$address" --rounds 1 --runtime 5ms --warmup 1ms | grep -q '^one-sided write'
+cistern fabric bench "$address" --rounds 1 --runtime 5ms --warmup 1ms >again.out # no pipe: grep -q would end it early
+grep -q '^one-sided write' again.out || fail "$(cat again.out)"
 kill -INT $listener
 code=0
 wait $listener || code=$?
