@@ -105,7 +105,8 @@ struct sim_cluster {
     uint64_t tick;            /* orders the beginnings and ends of operations */
     uint64_t next_value;
     uint64_t completed, failed_ops, kills, restarts, pauses, cuts, disconnects, power_losses;
-    uint64_t media_faults, takeovers, admin_calls, detaches, no_space, ghosts, rots, restores, jumps, damaged, misses;
+    uint64_t media_faults, takeovers, admin_calls, detaches, no_space, ghosts, rots, restores, jumps, damaged,
+        misses;
     bool volumes_ready, faults_over;
     struct sim_setup *setup;
     struct sim_admin *admin;
