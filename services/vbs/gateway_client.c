@@ -138,6 +138,7 @@ int vbs_client_create(struct env *env, const struct gateway_client_config *confi
     c->service.service = c;
     list_init(&c->volumes);
     list_init(&c->hungry);
+    list_init(&c->copies);
     loop_timer_init(&c->timer, on_timer);
     size_t parts = config->parts_max != 0 ? config->parts_max : PARTS_DEFAULT;
     int rc = pool_create(NULL, "gateway parts", sizeof(struct client_part), 64, parts, &c->parts);
@@ -182,6 +183,8 @@ void vbs_client_destroy(struct vbs_client *c)
         struct vbs_client_volume *v = list_entry(n, struct vbs_client_volume, all);
         client_volume_free(v);
     }
+    while (!list_empty(&c->copies))
+        client_part_drop_copy(list_entry(c->copies.next, struct client_part, copy_link));
     pool_destroy(c->parts, true);
     free(c);
 }

@@ -30,6 +30,7 @@ struct vbs_client {
     struct loop_timer timer;
     struct pool *parts;
     struct list volumes, hungry;
+    struct list copies; /* parts that have a copy of their data */
     struct log_limit log;
 };
 enum assoc_state { ASSOC_NONE, ASSOC_OPENING, ASSOC_OPEN, ASSOC_LOST };
@@ -71,9 +72,12 @@ struct client_part {
     struct rpc_call call;
     void *copy;
     struct fabric_mem *copy_mem;
+    struct list copy_link; /* client->copies */
     unsigned sge_count;
     struct fabric_sge sge[FABRIC_SGE_MAX];
 };
+/* Gives the copy back, if there is one. */
+void client_part_drop_copy(struct client_part *p);
 /* A call on the connection has ended. */
 void client_call_ended(struct vbs_client *c);
 void client_volume_call_ended(struct vbs_client_volume *v);

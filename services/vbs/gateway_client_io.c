@@ -26,15 +26,23 @@ static uint64_t request_end(const struct volume_request *req)
 
 /* ---- ends ---- */
 
+void client_part_drop_copy(struct client_part *p)
+{
+    list_remove(&p->copy_link);
+    if (p->copy_mem != NULL)
+        fabric_mem_unregister(p->copy_mem);
+    free(p->copy);
+    p->copy_mem = NULL;
+    p->copy = NULL;
+}
+
 static void client_part_free(struct client_part *p)
 {
     struct vbs_client_volume *v = p->volume;
     list_remove(&p->link);
     list_remove(&p->req_link);
     p->req->parts_open--;
-    if (p->copy_mem != NULL)
-        fabric_mem_unregister(p->copy_mem);
-    free(p->copy);
+    client_part_drop_copy(p);
     pool_put(v->client->parts, p);
 }
 
@@ -126,6 +134,7 @@ static void part_copy(struct client_part *p)
                 memcpy((char *)p->copy + at, p->sge[i].base, p->sge[i].len);
             p->sge[0] = (struct fabric_sge){.base = p->copy, .len = p->length, .mem = p->copy_mem};
             p->sge_count = 1;
+            list_push_back(&p->volume->client->copies, &p->copy_link);
             p->source_crc_known = false;
             part_again(p, 0);
             return;
@@ -297,6 +306,7 @@ static bool request_make_part(struct vbs_client_volume *v, struct volume_request
         return false;
     memset(p, 0, offsetof(struct client_part, sge));
     list_init(&p->link);
+    list_init(&p->copy_link);
     list_init(&p->req_link);
     p->volume = v;
     p->req = req;

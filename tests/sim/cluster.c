@@ -607,7 +607,10 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
     if (history_check(c->history, why, cap))
         return SIM_WRONG;
     (void)settle_copies(c, 2 * NS_PER_S); /* where a medium is full some may have to wait for the discards */
-    if (!c->error[0] && !sim_copies_check(c, why, cap))
+    if (!c->error[0] && !sim_copies_check(c, why, cap)) {
+        if (c->error[0])
+            snprintf(why, cap, "%s", c->error);
         return SIM_WRONG;
+    }
     return space_check(c, why, cap);
 }

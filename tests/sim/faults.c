@@ -100,7 +100,8 @@ static void fault_jump(struct sim_cluster *c, struct sim_proc *p)
 static void fault_restore(struct sim_cluster *c)
 {
     struct sim_proc *p = sim_cluster_proc(c, SIM_MDC, 0);
-    if (!c->shape.restores)
+    /* With several copies an old store believes old in-sync sets: docs/replication.md, not there yet. */
+    if (!c->shape.restores || c->options.copies > 1)
         return;
     if (!c->backup) {
         MUST(meta_sim_snapshot(c->meta, &c->backup) == 0);
