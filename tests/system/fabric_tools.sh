@@ -56,6 +56,7 @@ cistern fabric ping "$mdc" -c 40 -i 50ms --timeout 1s >restart.out 2>&1 &
 pinger=$!
 wait_until 10 grep -q 'seq=3' restart.out || fail "no pings: $(cat restart.out)"
 cluster_kill9 mdc
+wait_until 10 grep -q 'lost: ' restart.out || fail "no loss was told: $(cat restart.out)"
 cluster_start mdc
 code=0
 wait $pinger || code=$?
