@@ -24,6 +24,7 @@
 static struct {
     char *volume, *config, *mdc, *gateway, *secret_file, *host;
     bool shared, take_over, read_only;
+    unsigned connect_timeout_ms; /* 0 = the library's own */
 } options;
 static struct cistern *cluster;
 static struct cistern_volume *volume;
@@ -50,6 +51,19 @@ static int set_bool(bool *field, const char *value)
     return 0;
 }
 
+static int set_seconds(unsigned *ms, const char *value)
+{
+    unsigned seconds;
+    if (nbdkit_parse_unsigned("connect-timeout", value, &seconds) < 0)
+        return -1;
+    if (seconds == 0 || seconds > 86400) {
+        nbdkit_error("connect-timeout=%s: give 1 to 86400 seconds", value);
+        return -1;
+    }
+    *ms = seconds * 1000;
+    return 0;
+}
+
 static int plugin_config(const char *key, const char *value)
 {
     /* nbdkit changes its working directory before it serves: paths are made absolute now. */
@@ -71,6 +85,8 @@ static int plugin_config(const char *key, const char *value)
         return set_bool(&options.take_over, value);
     if (strcmp(key, "read-only") == 0)
         return set_bool(&options.read_only, value);
+    if (strcmp(key, "connect-timeout") == 0)
+        return set_seconds(&options.connect_timeout_ms, value);
     nbdkit_error("unknown parameter '%s'", key);
     return -1;
 }
@@ -90,6 +106,7 @@ static int make_options(struct cistern_options *o)
         o->secret_file = options.secret_file;
     if (options.host != NULL)
         o->host = options.host;
+    o->connect_timeout_ms = options.connect_timeout_ms;
     return 0;
 }
 
@@ -123,7 +140,8 @@ static int plugin_config_complete(void)
     "host=NAME            name of this host (default: its own)\n"                                            \
     "shared=true          others may have the volume open for writing too\n"                                 \
     "take-over=true       take it from another process of this host\n"                                       \
-    "read-only=true       open it for reading only"
+    "read-only=true       open it for reading only\n"                                                        \
+    "connect-timeout=N    seconds until it gives up reaching the cluster at start (default: 10)"
 
 /* ---- life ---- */
 

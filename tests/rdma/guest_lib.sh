@@ -25,13 +25,8 @@ guest_tool() {
 # guest_counter SERVICE NAME
 guest_counter() { guest_tool counters "$1" 2>>"$CLUSTER_DIR/tool.log" | awk -v name="$2" '$1 == name { print $2 }'; }
 
-# guest_nbd NAME VOLUME: cluster_nbd, more than once: a client gives up connecting after 10 s, which is short in a guest on a
-# busy host.
-guest_nbd() {
-    local i
-    for i in 1 2 3 4; do ! cluster_nbd "$@" || return 0; done
-    fail "cannot open volume $2"
-}
+# guest_nbd NAME VOLUME: cluster_nbd, with the patience that a guest on a busy host needs.
+guest_nbd() { cluster_nbd "$@" connect-timeout=110 || fail "cannot open volume $2"; }
 
 # guest_fio NAME RW BS DEPTH BYTES [OPTION...]: writes to the volume served as NAME and verifies.
 guest_fio() {
