@@ -119,17 +119,30 @@ $bb mount -t tmpfs tmpfs /rw
 $bb mkdir /rw/up /rw/work
 $bb mount -t overlay -o lowerdir=/ro,upperdir=/rw/up,workdir=/rw/work overlay /new || echo "guest: no overlay"
 load more
+visible() { # what a guest needs to see of the host below a directory that is the guest's own
+    while read -r d; do $bb mkdir -p "/new$d"; $bb mount --bind "/ro$d" "/new$d" || echo "guest: no $d"; done </visible
+}
 for d in proc sys dev; do $bb mkdir -p /new/$d; $bb mount --move /$d /new/$d; done
 $bb mkdir -p /new/dev/shm /new/dev/pts /new/run /new/tmp /new/mnt/out /new/lib/modules
 $bb mount -t tmpfs tmpfs /new/dev/shm; $bb mount -t tmpfs tmpfs /new/run; $bb mount -t tmpfs -o mode=1777 tmpfs /new/tmp
+visible
 $bb mount -t 9p -o "$opts" out /new/mnt/out || echo "guest: no place for results"
 $bb chroot /new /bin/bash /mnt/out/.script; echo $? >/new/mnt/out/.code
 $bb sync
 $bb poweroff -f
 INIT
     chmod +x "$ram/init"
+    guest_visible >"$ram/visible"
     (cd "$ram" && find . | cpio -o -H newc 2>/dev/null) | gzip -1 >"$1/initrd"
     rm -rf "$ram"
+}
+
+# The tree, its programs and the kernel, where they lie in a directory that the guest has of its own.
+guest_visible() {
+    local d
+    for d in "$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)" "${CISTERN_BUILD:-}" "${CISTERN_BIN:-}" "$guest_work" "$guest_root"; do
+        case $d in /tmp/* | /run/* | /dev/shm/*) echo "$d" ;; esac
+    done | sort -u
 }
 
 guest_modules() { # RAM LIST MODULE...: several lists have their modules in one directory

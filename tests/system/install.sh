@@ -12,7 +12,7 @@ fail() { echo "FAILED: $*" >&2; exit 1; }
 # Only what a host needs: the programs, the library, the plugin; the build is up to date when tests run.
 cmake --install "$build" --prefix "$dir/usr" >"$dir/install.log" || { cat "$dir/install.log" >&2; fail "cmake --install"; }
 for program in cistern cistern-mdc cistern-osd cistern-san cistern-vbs; do
-    "$dir/usr/bin/$program" --version | grep -q "^$program [0-9]" || fail "$program does not run where it was installed"
+    "$dir/usr/bin/$program" --version | grep "^$program [0-9]" >/dev/null || fail "$program does not run where it was installed"
 done
 
 PKG_CONFIG_PATH=$(dirname "$(find "$dir/usr" -name cistern.pc)")
@@ -35,7 +35,7 @@ C
 libdir=$(pkg-config --variable=libdir cistern)
 export LD_LIBRARY_PATH=$libdir
 sanitize=
-if ldd "$libdir/libcistern.so" | grep -q libasan; then sanitize=-fsanitize=address; fi
+if ldd "$libdir/libcistern.so" | grep libasan >/dev/null; then sanitize=-fsanitize=address; fi
 # shellcheck disable=SC2046,SC2086
 ${CC:-cc} -std=c99 -Wall -Wextra -Werror $sanitize "$dir/program.c" -o "$dir/program" $(pkg-config --cflags --libs cistern)
 "$dir/program" | grep "mdc or gateway" || fail "the library does not say what is missing"
@@ -45,5 +45,5 @@ if nm -D --defined-only "$libdir/libcistern.so" | awk '{ print $3 }' | grep -v '
     fail "libcistern shows more than its calls (above)"
 fi
 LD_PRELOAD=$(ldd "$libdir/libcistern.so" | awk '/libasan/ { print $3 }') \
-    nbdkit --dump-plugin "$(find "$dir/usr" -name 'nbdkit-cistern-plugin.so')" | grep -q '^name=cistern' ||
+    nbdkit --dump-plugin "$(find "$dir/usr" -name 'nbdkit-cistern-plugin.so')" | grep '^name=cistern' >/dev/null ||
     fail "nbdkit does not load the installed plugin"
