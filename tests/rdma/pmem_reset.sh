@@ -26,7 +26,7 @@ end() {
 trap end EXIT
 for disk in data meta; do
     truncate -s 160M "$guest_dir/$disk"
-    "$here/volatile_disk.py" "$guest_dir/$disk" "$guest_dir/$disk.sock" "$seed" >"$guest_dir/$disk.disk.log" &
+    "$here/../nbd/volatile_disk.py" "$guest_dir/$disk" "$guest_dir/$disk.sock" "$seed" >"$guest_dir/$disk.disk.log" &
     disks+=($!)
     GUEST_OPTIONS+=(-blockdev "driver=nbd,server.type=unix,server.path=$guest_dir/$disk.sock,node-name=$disk,cache.direct=on"
         -device "virtio-blk-pci,drive=$disk,write-cache=on")
@@ -54,7 +54,7 @@ boot() {
 mirror() { # COMMAND ARGUMENT...
     local command=$1
     shift
-    timeout 300 "$here/mirror.py" "$guest_dir/mirror" "$command" 127.0.0.1 "$port" "$@"
+    timeout 300 "$here/../nbd/mirror.py" "$guest_dir/mirror" "$command" 127.0.0.1 "$port" "$@"
 }
 
 RANDOM=$seed

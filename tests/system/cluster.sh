@@ -188,14 +188,14 @@ cistern() {
     "$CISTERN_BIN/cistern" "$@"
 }
 
-# cluster_nbd NAME VOLUME [nbdkit plugin parameter...]: serves VOLUME at CLUSTER_DIR/NAME.sock.
+# cluster_nbd NAME VOLUME [nbdkit plugin parameter...]: serves VOLUME at CLUSTER_DIR/NAME.sock. CLUSTER_ON: words before the command.
 cluster_nbd() {
     local name=$1 volume=$2
     shift 2
     rm -f "$CLUSTER_DIR/$name.sock"
     # A plugin built with the address sanitizer needs its runtime before the program that loads it.
     LD_PRELOAD=$(ldd "$CISTERN_PLUGIN" | awk '/libasan/ { print $3 }') \
-        setsid nbdkit -f -U "$CLUSTER_DIR/$name.sock" "$CISTERN_PLUGIN" "volume=$volume" \
+        setsid ${CLUSTER_ON:-} nbdkit -f -U "$CLUSTER_DIR/$name.sock" "$CISTERN_PLUGIN" "volume=$volume" \
         "config=$CISTERN_CONFIG" "$@" >>"$CLUSTER_DIR/$name.log" 2>&1 </dev/null &
     echo $! >"$CLUSTER_DIR/$name.pid"
     if ! wait_until "$CLUSTER_PATIENCE" cluster_nbd_settled "$name" || [ ! -S "$CLUSTER_DIR/$name.sock" ]; then

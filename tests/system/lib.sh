@@ -45,6 +45,7 @@ need() { # PROGRAM...: skips the test when one is missing
     done
 }
 
+skip() { echo "SKIPPED: $*"; exit 77; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
 # expect_error TEXT COMMAND...: it must fail, and its output must contain TEXT.

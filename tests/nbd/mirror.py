@@ -4,6 +4,8 @@
     mirror.py STATE load HOST PORT SECONDS SEED   random writes and reads until then, or until the server is gone (exit 3)
     mirror.py STATE check HOST PORT               reads everything and compares
 
+HOST is a name or address, or the path of a unix socket (PORT is 0 then). A load ends early, and well, when STATE.stop appears.
+
 Of each sector STATE has the write that was acknowledged last and one that was not: the latter may be there or not, but a check
 decides it for good. Sectors under way are not written again. Each sector says whose it is: (sector, number of its write)."""
 import array
@@ -116,9 +118,13 @@ class Load:
         del self.flight[cookie]
 
     def run(self, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end or self.flight:
-            if len(self.flight) < DEPTH and time.monotonic() < end:
+        end, look = time.monotonic() + seconds, 0.0
+        while (now := time.monotonic()) < end or self.flight:
+            if now >= look:
+                look = now + 0.2
+                if os.path.exists(self.m.path + ".stop"):
+                    end = 0.0
+            if len(self.flight) < DEPTH and now < end:
                 self.submit()
                 if not select.select([self.c.sock], [], [], 0)[0]:
                     continue

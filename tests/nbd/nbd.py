@@ -47,8 +47,13 @@ class Client:
     """Requests carry a cookie of the caller's; replies come in any order."""
 
     def __init__(self, host, port):
-        self.sock = socket.create_connection((host, port), timeout=60)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if host.startswith("/"):  # a unix socket
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(60)
+            self.sock.connect(host)
+        else:
+            self.sock = socket.create_connection((host, port), timeout=60)
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         magic, option, flags = struct.unpack(">QQH", receive(self.sock, 18))
         if (magic, option) != (MAGIC, OPTION):
             raise ConnectionError("no NBD server")
