@@ -42,6 +42,7 @@ struct pool {
 };
 
 static void serve_waiters(struct loop_task *task);
+static bool touch_late;
 
 static int allocate(struct pool *p, size_t align)
 {
@@ -54,7 +55,8 @@ static int allocate(struct pool *p, size_t align)
     p->out = calloc(p->total, sizeof p->out[0]);
     if (p->base == NULL || p->free_stack == NULL || p->out == NULL)
         return -ENOMEM;
-    memset(p->base, 0, p->len);
+    if (!p->mapped || !touch_late) /* what was mapped is zeroed already */
+        memset(p->base, 0, p->len);
     for (size_t i = 0; i < p->total; i++) {
         p->free_stack[i] = (uint32_t)(p->total - 1 - i);
         POISON(p->base + i * p->stride, p->size);
@@ -181,6 +183,11 @@ size_t pool_free_count(const struct pool *p)
 size_t pool_total(const struct pool *p)
 {
     return p->total;
+}
+
+void pool_touch_late(void)
+{
+    touch_late = true;
 }
 
 void pool_memory(const struct pool *p, void **base, size_t *len)

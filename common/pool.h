@@ -38,6 +38,9 @@ void pool_wait(struct pool *pool, struct pool_waiter *w);
 void pool_wait_cancel(struct pool *pool, struct pool_waiter *w);
 size_t pool_free_count(const struct pool *pool);
 size_t pool_total(const struct pool *pool);
+/* Large pools made from now on are not touched before their objects are: for a process that makes thousands
+ * of them and uses little of each. By default all is touched at creation, so that nothing faults later. */
+void pool_touch_late(void);
 /* The memory all objects live in, whole pages, for registration with the fabric. */
 void pool_memory(const struct pool *pool, void **base, size_t *len);
 

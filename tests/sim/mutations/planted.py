@@ -1,0 +1,204 @@
+"""The bugs that run.py plants: each the smallest change that breaks one contract. edits: file, what is there (exactly once), what
+is put there. copies: with how many copies the contract matters. missed: why no seed finds it, and what else watches it."""
+
+RWM, VBS, MDC = "services/rwm/", "services/vbs/", "services/mdc/"
+MUTATIONS = []
+
+
+def plant(name, contract, *edits, copies=(1, 2, 3), missed=None):
+    MUTATIONS.append({"name": name, "contract": contract, "edits": edits, "copies": copies, **({"missed": missed} if missed else {})})
+
+
+SEVERAL = (2, 3)
+
+# ---- the store under the module
+plant("ack-before-flush", "a write is acknowledged when it is durable",
+      (RWM + "store_journal.c", "    if (b->state == BATCH_WRITING && !b->s->broken) {", "    if (false) {"))
+plant("checkpoint-without-flush", "the journal's space is reused when what it protected is durable in its place",
+      (RWM + "store_checkpoint.c", "    flush_request(s, &s->flush_data, &s->ck.wait);", "    flushed(&s->ck.wait, 0);"))
+plant("reuse-slot-early", "a slot is reused when the record that freed it is durable and its readers have left",
+      (RWM + "store_write.c", "        r->freed = old;\n    }\n    if (inlined) {",
+       "        r->freed = old;\n        if (old != STORE_NONE)\n            alloc_mark(s, old, true);\n    }\n    if (inlined) {"))
+plant("drop-overlay-early", "a unit is read from memory until its write-back has landed",
+      (RWM + "store_checkpoint.c", "    io->sio.priv_generation = blk_reader_enter(b);",
+       "    io->sio.priv_generation = blk_reader_enter(b);\n    b->overlay_mask &= ~b->wb_mask;"))
+plant("replay-past-torn", "replay ends before the first batch that is not whole",
+      (RWM + "store_apply.c", "    if (!c->payload_ok)\n        return false;\n", "    if (c)\n        return true;\n"))
+plant("answer-from-memory", "what a LUN's index says is told only while the LUN is ours",
+      (RWM + "store_read.c", "    if (memory && !may_be_taken(s)) {", "    if (memory) {"), copies=(1,))
+
+# ---- a request at the module
+plant("no-wait-for-merge", "a merge reads what the writes before it left",
+      (RWM + "rwm_block.c", "    if (b->in_store > 0)\n        return false;\n    /* Each goes on",
+       "    if (b->in_store > 0 && !merges)\n        return false;\n    /* Each goes on"))
+plant("skip-epoch", "a request with an older epoch is refused",
+      (RWM + "rwm_check.c", "    return r->epoch < part->epoch ? STATUS_STALE_EPOCH : STATUS_OK;", "    return STATUS_OK;"))
+plant("skip-incarnation", "a request for another start of the module is refused",
+      (RWM + "rwm_check.c", "    if (r->incarnation != m->config.incarnation)", "    if (false)"))
+plant("skip-epoch-and-incarnation", "both of these",
+      (RWM + "rwm_check.c", "    return r->epoch < part->epoch ? STATUS_STALE_EPOCH : STATUS_OK;", "    return STATUS_OK;"),
+      (RWM + "rwm_check.c", "    if (r->incarnation != m->config.incarnation)", "    if (false)"))
+plant("skip-generation", "a request with an older generation is refused",
+      (RWM + "rwm_check.c", "    if (r->generation < v->generation)", "    if (false)"))
+plant("skip-turn", "a write with a lower turn is refused",
+      (RWM + "rwm_check.c", "    if (status == STATUS_OK && write && r->turn <", "    if (false && status == STATUS_OK && write && r->turn <"))
+plant("forget-turns", "turns survive a restart",
+      (RWM + "rwm_turn.c", "        if (uuid_is_zero(&rec->volume))\n            continue;\n        uint32_t *head",
+       "        if (true)\n            continue;\n        uint32_t *head"))
+plant("no-second-look", "turn and generation are looked at again before a version is given",
+      (RWM + "rwm_block.c", "    return rwm_check(m, &p->req->r, true, &newer);", "    (void)newer;\n    return STATUS_OK;"))
+plant("no-turn-floor", "a turn whose record went leaves a floor",
+      (RWM + "rwm_turn.c", "    int rc = v ? rwm_volume_set_turn_floor(m, v, turn_at(m, lowest)->turn) : 0;", "    int rc = v ? 0 : 0;"))
+plant("keep-older-connection", "the older connection of a client ends before its newer one is served",
+      (RWM + "rwm_host.c", "    struct rwm_conn *older = i->conn;", "    struct rwm_conn *older = NULL;"))
+plant("serve-dropped", "what a dead connection left without a version gets none",
+      (RWM + "rwm_block.c", "    if (p->req->dropped || !p->req->rpc || !rpc_request_alive(p->req->rpc))", "    if (!p->req->rpc)"))
+plant("skip-payload-crc", "a payload is checked before it is used",
+      ("rdma/rpc_serve.c", "    if (rc == 0 && sge_crc(req->fetch_sge, op->sge_count) != req->payload_crc)", "    if (false)"))
+plant("epoch-of-before", "a start serves in a new epoch only",
+      (RWM + "rwm_apply.c", "    if (known && p->epoch == old->epoch) {", "    if (false) {"))
+
+# ---- generations, turns, detaches
+plant("confirm-early", "a generation is confirmed when the last write of before it has ended",
+      (RWM + "rwm_apply.c", "    return list_empty(&m->versioned) ||", "    return true || list_empty(&m->versioned) ||"))
+plant("confirm-while-ahead", "nothing is confirmed that is refused for being old",
+      (RWM + "rwm_volume.c", "    volume_complain(m, v, what);\n    m->apply.incomplete = true;", "    volume_complain(m, v, what);"))
+plant("lower-generation", "a module never goes back to a lower generation",
+      (RWM + "rwm_volume.c", "    if (v->generation < rec->generation) {", "    if (false) {"))
+plant("detach-at-once", "a detach is answered when all modules have confirmed it", (MDC + "ops_attach.c", "    d->await = v;\n", ""))
+plant("reopen-as-new", "an open that was ended by a detach does not go on",
+      (VBS + "gateway_client.c", "        r.held = v->info.generation;\n", "        r.id = (struct uuid){{0}};\n"))
+plant("generation-from-table", "a generation is taken from the controller's answer alone",
+      (VBS + "volume_open.c", "        volume_open_again(v);\n    if (record != NULL)",
+       "        if (record) {\n            v->generation = record->generation;\n            parts_kick_volume(v);\n        }\n    if (record != NULL)"))
+plant("association-never-ends", "an association at a gateway has one turn",
+      (VBS + "volume_open.c", "    if (v->options.one_turn) {", "    if (false) {"))
+
+# ---- the controller
+plant("attached-as-it-was", "a detach holds although the store that knew of it is lost",
+      (MDC + "ops_restore.c", "        record_set_since(&a->rec, ahead->generation);\n", ""))
+plant("turns-of-the-copy", "numbers are not given out twice by a restored store",
+      (MDC + "mdc.c", "    mdc_numbers_lift(s);\n    mdc_tx_counters(&m->tx);\n",
+       "    s->counters.turn_limit += TURN_BATCH;\n    mdc_tx_counters(&m->tx);\n"))
+plant("publish-before-commit", "a decision is committed before it is published",
+      (MDC + "jobs.c", "    int rc = mdc_tx_seal(m->state, &m->tx, &m->items, &m->item_count);",
+       "    if (m->started)\n        mdc_publish_batch(m);\n    int rc = mdc_tx_seal(m->state, &m->tx, &m->items, &m->item_count);"))
+plant("paused-controller-judges", "a controller that was paused itself declares nobody dead before a round of heartbeats",
+      (MDC + "mdc.c", "    bool late = now_ns - m->last_tick_ns > 2 * period_ns(m);", "    bool late = false;"),
+      (MDC + "mdc.c", "now_ns - m->last_tick_ns <= 2 * period_ns(m) &&", "true &&"))
+plant("rolled-back-disk", "a medium that was put back from an old copy is refused",
+      (MDC + "ops_module.c", "    if (rq->start_counter < m->rec.start_counter)", "    if (false)"),
+      (MDC + "ops_module.c", "    if (rq->start_counter == m->rec.start_counter && rq->incarnation != m->rec.incarnation)", "    if (false)"),
+      (MDC + "ops_module.c", "    if (!served_last(m, rq))", "    if (false)"))
+plant("last-member-dropped", "the last member in sync is never dropped",
+      (MDC + "ops_member.c", " || !others_in_sync(d->state, p, module, true))", ")"), copies=SEVERAL)
+plant("report-of-an-older-epoch", "a member is taken in by a report of the present epoch only",
+      (MDC + "ops_member.c", "        if (p->epoch != item->epoch || mdc_partition_primary(p) != rq->module ||",
+       "        if (mdc_partition_primary(p) != rq->module ||"), copies=SEVERAL)
+plant("report-of-an-older-start", "... and of the member's present start",
+      (MDC + "ops_member.c", "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL ||\n"
+       "            m->rec.incarnation != item->member_incarnation)",
+       "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL)"), copies=SEVERAL)
+plant("report-of-any-age", "both of these",
+      (MDC + "ops_member.c", "        if (p->epoch != item->epoch || mdc_partition_primary(p) != rq->module ||",
+       "        if (mdc_partition_primary(p) != rq->module ||"),
+      (MDC + "ops_member.c", "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL ||\n"
+       "            m->rec.incarnation != item->member_incarnation)",
+       "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL)"), copies=SEVERAL)
+
+# ---- promises
+plant("read-without-promise", "a primary answers reads while it holds every member's promise",
+      (RWM + "rwm_epoch.c", "        if (k->member && k->in_sync && (!k->joined || !rwm_peer_promised(k->peer, clock)))", "        if (false && clock && k)"),
+      copies=SEVERAL)
+plant("promise-never-ends", "... and until it runs out",
+      (RWM + "rwm_peer.c", "    return peer->state == PEER_UP && clock_ns < peer->promise_until_ns;",
+       "    (void)clock_ns;\n    return peer->promise_until_ns != 0;"), copies=SEVERAL)
+plant("promise-before-the-fetch", "... looked at after the data was fetched",
+      (RWM + "rwm_request.c", "    if (c && !writes && !rwm_copies_may_answer(c)) {", "    if (false) {"),
+      (RWM + "rwm_request.c", "    if (status == STATUS_AGAIN) {\n        list_remove(&req->link);\n        req->state = RWM_REQUEST_APART;",
+       "    if (c && !rwm_method_writes(req->method) && !rwm_copies_may_answer(c))\n        status = STATUS_AGAIN;\n"
+       "    if (status == STATUS_AGAIN) {\n        list_remove(&req->link);\n        req->state = RWM_REQUEST_APART;"), copies=SEVERAL)
+plant("promise-counted-from-the-answer", "the holder counts from sending its request",
+      (RWM + "rwm_peer.c", "    peer->promise_until_ns = peer->promise_sent_ns + peer->promise.duration_ns;",
+       "    peer->promise_until_ns = loop_clock_ns(m->env->loop) + peer->promise.duration_ns;"), copies=SEVERAL)
+plant("promise-without-margin", "the granter adds a margin for drift",
+      (RWM + "rwm_serve.c", "rq->duration_ns + rq->duration_ns / 10;", "rq->duration_ns;"), copies=SEVERAL)
+plant("break-a-promise", "who promised joins no other primary before the promise ran out",
+      (RWM + "rwm_serve.c", "    if (c->storing > 0 || loop_clock_ns(m->env->loop) < c->wait_until_ns)", "    if (c->storing > 0)"), copies=SEVERAL)
+plant("break-the-own-promise", "a new primary waits out its own promise",
+      (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= c->wait_until_ns) {", ") {"), copies=SEVERAL)
+plant("forget-promises", "a promise outlives the granter's restart",
+      (RWM + "rwm_epoch.c", "    c->wait_until_ns = m->promise_grace_ns;\n", ""), copies=SEVERAL)
+
+# ---- new epochs
+plant("no-reconciliation", "a new primary makes the members equal before it serves",
+      (RWM + "rwm_epoch.c", "        if (c->in_sync == 0) {\n            rwm_epoch_serving(c);", "        if (true) {\n            rwm_epoch_serving(c);"), copies=SEVERAL)
+plant("lowest-version-wins", "the highest version of a block wins",
+      (RWM + "rwm_reconcile.c", "version_cmp(item->v[i], item->v[*best]) > 0", "version_cmp(item->v[i], item->v[*best]) < 0"), copies=SEVERAL)
+plant("skip-a-member", "... and is made durable at all of them",
+      (RWM + "rwm_reconcile.c", "    for (unsigned i = 1; i < w->count && !w->stopped && !w->failed; i++) {\n        bool differs",
+       "    for (unsigned i = 2; i < w->count && !w->stopped && !w->failed; i++) {\n        bool differs"), copies=SEVERAL)
+plant("believe-recent", "what is recent counts where it is whole",
+      (RWM + "rwm_reconcile.c", "rwm_walk_start(c, who, count, !whole, reconcile_compared, NULL)",
+       "rwm_walk_start(c, who, count, whole && false, reconcile_compared, NULL)"), copies=SEVERAL)
+plant("ignore-overflow", "... and had room for all",
+      (RWM + "rwm_copies.h", "    return c->whole && version_cmp(c->overflow, c->committed) <= 0;", "    return c->whole;"), copies=SEVERAL)
+plant("recent-forgotten", "a member keeps what it took until that is committed",
+      (RWM + "rwm_serve.c", "        if (req->status == STATUS_OK && c)\n            rwm_recent_add", "        if (false)\n            rwm_recent_add"), copies=SEVERAL)
+plant("committed-too-soon", "told is what is committed",
+      (RWM + "rwm_forward.c", "    if (list_empty(&c->flight))\n        return c->given;", "    if (true)\n        return c->given;"), copies=SEVERAL)
+plant("hole-forgotten", "absence is a version",
+      (RWM + "rwm_lookup.c", "    if (r && r->hole && version_cmp", "    if (false && r->hole && version_cmp"), copies=SEVERAL)
+plant("join-before-durable", "a member answers a join when what it took is durable",
+      (RWM + "rwm_serve.c", "    if (c->storing > 0 || loop_clock_ns", "    if (loop_clock_ns"), copies=SEVERAL)
+plant("joined-epoch-not-durable", "an epoch is durable before it is joined",
+      (RWM + "rwm_apply.c", "    if (a->phase == RWM_APPLY_DURABLE && a->out == 0) {", "    if (a->phase == RWM_APPLY_DURABLE) {"), copies=SEVERAL)
+plant("forwards-of-an-older-epoch", "who joined an epoch takes no forwards of an older one",
+      (RWM + "rwm_serve.c", "    if (h->epoch < epoch)\n        return STATUS_STALE_EPOCH;", "    if (h->epoch < epoch && c && joined) {\n        *out = c;\n        return STATUS_OK;\n    }"),
+      (RWM + "rwm_block.c", "    if (p->req && (p->req->r.epoch != m->parts[p->partition].epoch || c->joined_by != p->req->from_module))", "    if (false)"),
+      copies=SEVERAL)
+plant("versions-of-the-epoch-before", "a version is never given twice",
+      (RWM + "rwm_block.c", "        p->op.version = (struct version){.epoch = part->epoch, .counter = ++part->counter};",
+       "        p->op.version = (struct version){.epoch = part->opened_epoch ? part->opened_epoch : part->epoch, .counter = ++part->counter};"))
+plant("counter-begins-anew", "... within an epoch",
+      (RWM + "rwm_apply.c", "        part->primary = part->staged_primary;\n", "        part->primary = part->staged_primary;\n        part->counter = 0;\n"),
+      (RWM + "rwm_block.c", ".epoch = part->epoch, .counter = ++part->counter}", ".epoch = 1, .counter = ++part->counter}"), copies=SEVERAL)
+
+# ---- writes
+plant("ack-before-last-copy", "a write is acknowledged when every member in sync has it",
+      (RWM + "rwm_forward.c", "        if (rwm_copy_counts(k) && !ids_have(p->answered, k->module))", "        if (false)"), copies=SEVERAL)
+plant("ack-without-one-copy", "... every one of them",
+      (RWM + "rwm_forward.c", "        if (rwm_copy_counts(k) && !ids_have(p->answered, k->module))",
+       "        if (rwm_copy_counts(k) && !ids_have(p->answered, k->module) && p->answered[0] == 0)"), copies=(3,))
+plant("skip-base", "a forward is applied over its base",
+      (RWM + "rwm_block.c", "    return !b->unreadable && version_cmp(p->base, b->version) == 0 ? STATUS_OK : STATUS_STALE_BASE;",
+       "    return STATUS_OK;"), copies=SEVERAL)
+plant("forward-without-turn", "turns travel with forwards",
+      (RWM + "rwm_serve.c", "    int rc = uuid_is_zero(&f->volume) ? 0 : rwm_turn_accept(m, &f->volume, f->host, f->turn);", "    int rc = 0;"), copies=SEVERAL)
+plant("read-uncommitted", "a read returns committed data",
+      (RWM + "rwm_read.c", "    if (rc == 0 && !rwm_forward_readable(p->m, p))\n        return;\n", ""), copies=SEVERAL)
+plant("clear-not-forwarded", "a discard is a write",
+      (RWM + "rwm_forward.c", "    if (!k->joined || k->peer->state != PEER_UP || ids_have(p->sent, k->module))\n        return;",
+       "    if (p->kind == RWM_PIECE_CLEAR)\n        (void)ids_add(p->answered, k->module);\n"
+       "    if (!k->joined || k->peer->state != PEER_UP || ids_have(p->sent, k->module) || p->kind == RWM_PIECE_CLEAR)\n        return;"), copies=SEVERAL)
+
+# ---- catching up
+plant("discard-comes-back", "what the primary has not is removed at a member that comes back",
+      (RWM + "rwm_catchup.c", "        if (!same && gone == removals &&", "        if (!same && !gone && !removals &&"), copies=SEVERAL)
+plant("replace-keeps-the-rest", "a block that differs is replaced whole",
+      (RWM + "rwm_block.c", "    p->op.replace = p->kind == RWM_PIECE_REPLACE;", "    p->op.replace = false;"), copies=SEVERAL)
+plant("copy-beside-a-write", "a block is copied in the order of its writes",
+      (RWM + "rwm_block.c", "    if (b->in_store > 0)\n        return false;\n    /* Each goes on",
+       "    if (b->in_store > 0 && p->kind != RWM_PIECE_COPY)\n        return false;\n    /* Each goes on"), copies=SEVERAL)
+plant("equal-too-soon", "a member is equal when all that differed has arrived",
+      (RWM + "rwm_catchup.c", "    if (k->walk != w || w->next < 2 * w->items || k->copying > 0)", "    if (k->walk != w || w->next < 2 * w->items)"),
+      (RWM + "rwm_peer.c", "    if (!k->in_sync && k->lockstep && k->joined && k->loose == 0 && k->copying == 0)", "    if (!k->in_sync && k->lockstep && k->joined)"),
+      copies=SEVERAL)
+plant("equal-with-writes-under-way", "... and what was committed without it meanwhile",
+      (RWM + "rwm_peer.c", " && k->loose == 0 && k->copying == 0)", " && k->copying == 0)"), copies=SEVERAL)
+plant("equal-does-not-count", "who was reported equal counts",
+      (RWM + "rwm_copies.h", "    return k->member && (k->in_sync || k->lockstep || k->claimed);", "    return k->member && k->in_sync;"), copies=SEVERAL)
+plant("lost-is-not-told", "... until an epoch says more, whatever became of it",
+      (RWM + "rwm_copies.h", "    return k->member && (k->in_sync || k->lockstep || k->claimed);", "    return k->member && (k->in_sync || k->lockstep);"), copies=SEVERAL)
+plant("stale-base-is-equal", "to a member that comes back a write over another base sends the whole block",
+      (RWM + "rwm_forward.c", "            rwm_catchup_block(k, &p->op.key);\n", ""), copies=SEVERAL)
