@@ -14,13 +14,15 @@ struct loop;
 struct rng;
 struct fabric;
 struct trace;
+struct resolver;
 
 struct env {
-    struct loop *loop;     /* clock, timers, tasks */
-    struct rng *rng;       /* randomness */
-    struct fabric *fabric; /* this shard's endpoint; NULL in tools that have none */
-    struct trace *trace;   /* may be NULL */
-    const char *name;      /* for logs: "osd1", "mdc" ...; outlives the env */
+    struct loop *loop;               /* clock, timers, tasks */
+    struct rng *rng;                 /* randomness */
+    struct fabric *fabric;           /* this shard's endpoint; NULL in tools that have none */
+    struct trace *trace;             /* may be NULL */
+    const struct resolver *resolver; /* names of hosts (resolve.h); NULL: addresses are numbers only */
+    const char *name;                /* for logs: "osd1", "mdc" ...; outlives the env */
 };
 
 #endif

@@ -60,9 +60,9 @@ static void lost(struct cluster_call *call)
         list_push_back(&c->calls.queued, &call->link);
         return;
     }
-    char addr[64];
+    char addr[FABRIC_TARGET_BYTES];
     say(call, "the connection to the metadata controller %s was lost; it may or may not have been done",
-        fabric_addr_format(session_addr(c), addr));
+        session_addr_text(c, addr));
     finish(call, -ENOTCONN);
 }
 
@@ -146,11 +146,10 @@ static void timed_out(struct loop_timer *timer)
 {
     struct cluster_call *call = container_of(timer, struct cluster_call, timer);
     struct cluster *c = call->cluster;
-    char addr[64];
+    char addr[FABRIC_TARGET_BYTES];
     const unsigned long ms = (unsigned long)(call->timeout_ns / NS_PER_MS);
     if (c->session.up)
-        say(call, "the metadata controller %s did not answer within %lu ms",
-            fabric_addr_format(session_addr(c), addr), ms);
+        say(call, "the metadata controller %s did not answer within %lu ms", session_addr_text(c, addr), ms);
     else
         say(call, "no metadata controller could be reached within %lu ms (%s)", ms, c->session.why);
     detach(call);

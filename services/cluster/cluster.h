@@ -13,6 +13,7 @@
 #include "common/env.h"
 #include "common/table/table.h"
 #include "common/wire/mdc_proto.h"
+#include "rdma/fabric_target.h"
 #include "rdma/rpc.h"
 
 struct cluster;
@@ -27,6 +28,9 @@ struct cluster_events {
 #define CLUSTER_MDCS_MAX 8
 struct cluster_config {
     struct fabric_addr mdc[CLUSTER_MDCS_MAX];
+    /* Names of their hosts (fabric_target_parse), asked for before each connect; "" = mdc has the address. A
+     * name with several addresses stands for several controllers. */
+    char mdc_host[CLUSTER_MDCS_MAX][RESOLVE_HOST_BYTES];
     unsigned mdc_count;
     uint8_t role; /* enum fabric_role */
     char host[MDC_NAME_MAX], name[MDC_NAME_MAX];

@@ -35,10 +35,12 @@ struct session {
     struct rpc_peer *peer; /* NULL: none, the timer is armed */
     struct rpc_call call;  /* SESSION */
     struct loop_timer timer;
-    unsigned mdc, failures; /* index of the address in use; failed attempts in a row */
+    unsigned mdc, failures;        /* index of the address in use; failed attempts in a row */
+    struct resolve_request lookup; /* of its name, before a connect */
+    unsigned lookups;              /* that found something: takes the name's addresses in turn */
     bool up;
     struct mdc_session_reply reply; /* of the latest session */
-    char why[160];                  /* the latest failure, for error texts */
+    char why[480];                  /* the latest failure, for error texts */
 };
 
 /* A call's request on its way; outlives the call when that is cancelled. */
@@ -146,6 +148,8 @@ void session_destroy(struct cluster *c);
 /* Leaves this MDC and looks for the next. */
 void session_leave(struct cluster *c, const char *why);
 const struct fabric_addr *session_addr(const struct cluster *c);
+/* For messages: its name if it has one. text holds FABRIC_TARGET_BYTES; returned. */
+const char *session_addr_text(const struct cluster *c, char *text);
 
 /* ---- calls.c ---- */
 void calls_init(struct cluster *c);

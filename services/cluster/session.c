@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static void session_connect(struct loop_timer *timer);
-
 static struct cluster *of(void *service)
 {
     return service;
@@ -14,6 +12,11 @@ static struct cluster *of(void *service)
 const struct fabric_addr *session_addr(const struct cluster *c)
 {
     return &c->config.mdc[c->session.mdc];
+}
+
+const char *session_addr_text(const struct cluster *c, char *text)
+{
+    return fabric_target_format(session_addr(c), c->config.mdc_host[c->session.mdc], text);
 }
 
 static void schedule(struct cluster *c)
@@ -27,9 +30,9 @@ static void schedule(struct cluster *c)
 static void ended(struct cluster *c, const char *why)
 {
     struct session *s = &c->session;
-    char addr[64];
-    fabric_addr_format(session_addr(c), addr);
-    snprintf(s->why, sizeof(s->why), "%.63s: %.90s", addr, why);
+    char addr[FABRIC_TARGET_BYTES];
+    session_addr_text(c, addr);
+    snprintf(s->why, sizeof(s->why), "%s: %.180s", addr, why);
     const bool was_up = s->up;
     s->up = false;
     if (was_up) {
@@ -163,9 +166,8 @@ static void on_notify(void *service, struct rpc_peer *peer, uint16_t method, con
 
 static const struct rpc_events events = {.up = on_up, .down = on_down, .notify = on_notify};
 
-static void session_connect(struct loop_timer *timer)
+static void session_connect(struct cluster *c)
 {
-    struct cluster *c = container_of(timer, struct cluster, session.timer);
     struct session *s = &c->session;
     const struct rpc_service service = {.events = &events, .service = c};
     MUST(s->peer == NULL && !s->up);
@@ -176,10 +178,36 @@ static void session_connect(struct loop_timer *timer)
     }
 }
 
+static void resolved(struct resolve_request *req, int rc, const struct resolve_addr *addrs, unsigned count)
+{
+    struct cluster *c = container_of(req, struct cluster, session.lookup);
+    struct session *s = &c->session;
+    if (rc != 0) {
+        ended(c, resolve_error(rc));
+        return;
+    }
+    c->config.mdc[s->mdc] = fabric_target_with(session_addr(c), &addrs[s->lookups++ % count]);
+    session_connect(c);
+}
+
+static void session_begin(struct loop_timer *timer)
+{
+    struct cluster *c = container_of(timer, struct cluster, session.timer);
+    const char *host = c->config.mdc_host[c->session.mdc];
+    if (host[0] == 0) {
+        session_connect(c);
+        return;
+    }
+    const int rc = resolve_start(c->env, &c->session.lookup, host);
+    if (rc != 0)
+        ended(c, resolve_error(rc));
+}
+
 void session_init(struct cluster *c)
 {
     struct session *s = &c->session;
-    loop_timer_init(&s->timer, session_connect);
+    loop_timer_init(&s->timer, session_begin);
+    s->lookup.done = resolved;
     snprintf(s->why, sizeof(s->why), "no answer so far");
     loop_timer_arm(c->env->loop, &s->timer, 0);
 }
@@ -187,6 +215,7 @@ void session_init(struct cluster *c)
 void session_destroy(struct cluster *c)
 {
     loop_timer_cancel(c->env->loop, &c->session.timer);
+    resolve_cancel(c->env, &c->session.lookup);
     if (c->session.peer != NULL)
         rpc_abandon(c->session.peer);
     c->session.peer = NULL;

@@ -65,7 +65,8 @@ bool ctl_name(struct ctl *ctl, char out[MDC_NAME_MAX], const char *text)
 
 static enum ctl_exit read_addrs(struct ctl *ctl, struct cluster_config *config)
 {
-    if (addr_list_parse(ctl->options->mdc, config->mdc, CLUSTER_MDCS_MAX, &config->mdc_count) == 0)
+    if (addr_list_parse(ctl->options->mdc, config->mdc, config->mdc_host, CLUSTER_MDCS_MAX,
+                        &config->mdc_count) == 0)
         return CTL_DONE;
     ctl_say(ctl, "mdc: \"%s\" is not a list of addresses such as tcp:192.0.2.1:7100", ctl->options->mdc);
     return CTL_USAGE;
@@ -110,7 +111,8 @@ enum ctl_exit ctl_open(struct ctl *ctl, bool with_table)
     fabric.incarnation = config.instance = rng_u64(&ctl->rng) | 1;
     memcpy(config.host, ctl->host, sizeof(config.host));
     int rc = loop_create_real(NULL, &ctl->loop);
-    ctl->env = (struct env){.loop = ctl->loop, .rng = &ctl->rng, .name = "cistern"};
+    ctl->env =
+        (struct env){.loop = ctl->loop, .rng = &ctl->rng, .resolver = &resolve_system, .name = "cistern"};
     if (rc == 0)
         rc = addr_fabric_create(&ctl->env, config.mdc[0].provider, &fabric, &ctl->env.fabric);
     explicit_bzero(fabric.secret, sizeof(fabric.secret));

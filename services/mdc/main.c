@@ -6,6 +6,7 @@
 #include "common/rng.h"
 #include "common/service_main.h"
 #include "common/trace.h"
+#include "rdma/fabric_target.h"
 #include "services/mdc/mdc.h"
 
 #include <stdio.h>
@@ -22,7 +23,7 @@ struct options {
 /* clang-format off */
 #define AT(field) offsetof(struct options, field)
 static const struct config_option option_table[] = {
-    {"listen", CONFIG_STRING, AT(listen), "tcp:127.0.0.1:7100", 0, 0, false, "ADDR", "address to serve on: tcp:IP:PORT or rdma:IP:PORT; port 0 picks one"},
+    {"listen", CONFIG_STRING, AT(listen), "tcp:127.0.0.1:7100", 0, 0, false, "ADDR", "address to serve on: tcp:IP:PORT or rdma:IP:PORT, or NETWORK/BITS for the IP: this host's address there; port 0 picks one"},
     {"data-dir", CONFIG_STRING, AT(data_dir), NULL, 0, 0, true, "DIR", "directory of the metadata store; made when it is not there"},
     {"secret-file", CONFIG_STRING, AT(secret_file), NULL, 0, 0, true, "FILE", "file with the cluster's secret, at least 16 bytes"},
     {"cluster", CONFIG_STRING, AT(cluster), NULL, 0, 0, false, "ID", "cluster id (32 hex digits): checked against the store; a new store gets it, or a random one"},
@@ -106,13 +107,13 @@ static int make_fabric(struct process *p, const struct options *o, const struct 
 {
     struct fabric_config config = {
         .cluster = *cluster, .role = FABRIC_ROLE_MDC, .incarnation = rng_u64(&p->rng)};
-    if (fabric_addr_parse(o->listen, &config.local) != 0) {
-        log_error(&p->env, "cannot start: the address to listen on is not like tcp:127.0.0.1:7100",
-                  "listen=%s", o->listen);
-        return -EINVAL;
+    int rc = fabric_listen_parse(o->listen, &config.local);
+    if (rc != 0) {
+        log_error(&p->env, "cannot start: no address to listen on", "listen=%s why=\"%s\"", o->listen,
+                  fabric_listen_error(rc));
+        return rc;
     }
-    int rc =
-        config_read_cluster_secret(o->secret_file, config.secret, sizeof(config.secret), &config.secret_len);
+    rc = config_read_cluster_secret(o->secret_file, config.secret, sizeof(config.secret), &config.secret_len);
     if (rc != 0)
         log_error(&p->env, "cannot start: the secret cannot be used", "secret-file=%s why=\"%s\"",
                   o->secret_file, config_secret_error(rc));
@@ -138,12 +139,13 @@ static int make_mdc(struct process *p, const struct options *o, const struct uui
         .failed = store_failed,
         .user = p,
     };
-    if (fabric_addr_parse(o->listen, &config.listen) != 0) {
-        log_error(&p->env, "cannot start: the address to listen on is not like tcp:127.0.0.1:7100",
-                  "listen=%s", o->listen);
-        return -EINVAL;
+    int rc = fabric_listen_parse(o->listen, &config.listen);
+    if (rc != 0) {
+        log_error(&p->env, "cannot start: no address to listen on", "listen=%s why=\"%s\"", o->listen,
+                  fabric_listen_error(rc));
+        return rc;
     }
-    int rc = mdc_create(&p->env, &config, &p->mdc);
+    rc = mdc_create(&p->env, &config, &p->mdc);
     if (rc == 0)
         p->meta = NULL; /* the mdc's */
     return rc;

@@ -1,6 +1,7 @@
 /* main.c: cistern-osd: one disk or file of a server node as a module. When the disk fails the process stays
  * up and tries to open it again. */
 #include "common/log.h"
+#include "common/resolve.h"
 #include "common/rng.h"
 #include "common/service_main.h"
 #include "common/trace.h"
@@ -202,6 +203,7 @@ static int run(const struct options *o)
     p.env = (struct env){.loop = p.loop,
                          .rng = &p.rng,
                          .trace = p.trace,
+                         .resolver = &resolve_system,
                          .name = o->rwm.name && o->rwm.name[0] ? o->rwm.name : "osd"};
     rc = service_main_start(&p.sm, p.loop, &o->service);
     if (rc == 0)

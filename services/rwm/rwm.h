@@ -27,6 +27,7 @@ struct rwm_config {
     enum table_module_kind kind;
     enum table_media media;
     struct fabric_addr mdc[CLUSTER_MDCS_MAX];
+    char mdc_host[CLUSTER_MDCS_MAX][RESOLVE_HOST_BYTES]; /* as cluster_config's */
     unsigned mdc_count;
     uint64_t incarnation;  /* of this start */
     uint64_t buffer_bytes; /* request payloads in memory; 0 = 64 MiB; over it requests wait */

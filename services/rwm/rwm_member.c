@@ -283,6 +283,7 @@ int rwm_member_start(struct rwm *m)
     struct cluster_config config = {
         .mdc_count = m->config.mdc_count, .role = FABRIC_ROLE_MODULE, .instance = m->config.incarnation};
     memcpy(config.mdc, m->config.mdc, sizeof(config.mdc));
+    memcpy(config.mdc_host, m->config.mdc_host, sizeof(config.mdc_host));
     memcpy(config.host, m->config.host, sizeof(config.host));
     memcpy(config.name, m->config.name, sizeof(config.name));
     m->member.heartbeat_ns = HEARTBEAT_DEFAULT_NS;

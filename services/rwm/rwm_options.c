@@ -44,7 +44,7 @@ static int take_names(struct env *env, const struct rwm_options *o, const char *
 
 static int take_mdcs(struct env *env, const char *text, struct rwm_config *config)
 {
-    char one[128];
+    char one[FABRIC_TARGET_BYTES];
     while (*text) {
         size_t len = strcspn(text, ",");
         if (len >= sizeof(one) || config->mdc_count == CLUSTER_MDCS_MAX)
@@ -54,8 +54,8 @@ static int take_mdcs(struct env *env, const char *text, struct rwm_config *confi
         text += len + (text[len] == ',');
         if (len == 0)
             continue;
-        if (fabric_addr_parse(one, &config->mdc[config->mdc_count]))
-            return bad(env, "mdc", one, "addresses look like tcp:127.0.0.1:7100");
+        if (fabric_target_parse(one, &config->mdc[config->mdc_count], config->mdc_host[config->mdc_count]))
+            return bad(env, "mdc", one, "addresses look like tcp:127.0.0.1:7100 or tcp:HOST:7100");
         config->mdc_count++;
     }
     return config->mdc_count ? 0 : bad(env, "mdc", "", "at least one address is needed");
@@ -76,12 +76,12 @@ int rwm_options_config(struct env *env, const struct rwm_options *o, const char 
 int rwm_options_fabric(struct env *env, const struct rwm_options *o)
 {
     struct fabric_config config = {.role = FABRIC_ROLE_MODULE, .incarnation = rng_u64(env->rng)};
-    if (fabric_addr_parse(o->listen, &config.local))
-        return bad(env, "listen", o->listen, "addresses look like tcp:127.0.0.1:7200, rdma:192.0.2.1:7200");
+    int rc = fabric_listen_parse(o->listen, &config.local);
+    if (rc)
+        return bad(env, "listen", o->listen, fabric_listen_error(rc));
     if (given(o->cluster) && uuid_parse(o->cluster, &config.cluster))
         return bad(env, "cluster", o->cluster, "a cluster id is 32 hex digits");
-    int rc =
-        config_read_cluster_secret(o->secret_file, config.secret, sizeof(config.secret), &config.secret_len);
+    rc = config_read_cluster_secret(o->secret_file, config.secret, sizeof(config.secret), &config.secret_len);
     if (rc)
         log_error(env, "cannot start: the secret cannot be used", "secret-file=%s why=\"%s\"", o->secret_file,
                   config_secret_error(rc));
@@ -98,9 +98,10 @@ int rwm_options_fabric(struct env *env, const struct rwm_options *o)
 int rwm_options_host(struct env *env, const struct rwm_options *o, struct rwm_host **out)
 {
     struct fabric_addr addr;
-    if (fabric_addr_parse(o->listen, &addr))
-        return bad(env, "listen", o->listen, "addresses look like tcp:127.0.0.1:7200");
-    int rc = rwm_host_create(env, &addr, out);
+    int rc = fabric_listen_parse(o->listen, &addr);
+    if (rc)
+        return bad(env, "listen", o->listen, fabric_listen_error(rc));
+    rc = rwm_host_create(env, &addr, out);
     if (rc)
         log_error(env, "cannot start: cannot listen", "listen=%s error=\"%s\"", o->listen, strerror(-rc));
     return rc;

@@ -13,8 +13,10 @@ struct rwm_options {
 /* clang-format off */
 #define RWM_OPTIONS(type, f)                                                                                      \
     {"listen", CONFIG_STRING, offsetof(type, f.listen), "tcp:127.0.0.1:0", 0, 0, false, "ADDR",                   \
-     "address for the data path, tcp:IP:PORT or rdma:IP:PORT, as others reach it; port 0 picks one"},             \
-    {"mdc", CONFIG_STRING, offsetof(type, f.mdc), NULL, 0, 0, true, "ADDR,...", "metadata controllers"},          \
+     "address for the data path, tcp:IP:PORT or rdma:IP:PORT, as others reach it, or NETWORK/BITS for the IP: "   \
+     "this host's address there; port 0 picks one"},                                                              \
+    {"mdc", CONFIG_STRING, offsetof(type, f.mdc), NULL, 0, 0, true, "ADDR,...",                                   \
+     "metadata controllers; the name of a host for the IP is asked for at each connect"},                         \
     {"secret-file", CONFIG_STRING, offsetof(type, f.secret_file), NULL, 0, 0, true, "FILE",                       \
      "file with the cluster's secret, at least 16 bytes"},                                                        \
     {"cluster", CONFIG_STRING, offsetof(type, f.cluster), NULL, 0, 0, false, "ID",                                \

@@ -7,6 +7,7 @@
  */
 #include "common/device/fence.h"
 #include "common/log.h"
+#include "common/resolve.h"
 #include "common/rng.h"
 #include "common/service_main.h"
 #include "common/trace.h"
@@ -376,6 +377,7 @@ static int run(const struct options *o)
     p.env = (struct env){.loop = p.loop,
                          .rng = &p.rng,
                          .trace = p.trace,
+                         .resolver = &resolve_system,
                          .name = o->rwm.name && o->rwm.name[0] ? o->rwm.name : "san"};
     rc = service_main_start(&p.sm, p.loop, &o->service);
     if (rc == 0)

@@ -3,9 +3,9 @@
 
 #include "services/vbs/addr_list.h"
 
-static int addr_parse_piece(const char *text, size_t len, struct fabric_addr *out)
+static int addr_parse_piece(const char *text, size_t len, struct fabric_addr *out, char *host)
 {
-    char piece[128];
+    char piece[RESOLVE_HOST_BYTES + 32];
     while (len > 0 && (*text == ' ' || *text == '\t')) {
         text++;
         len--;
@@ -16,22 +16,25 @@ static int addr_parse_piece(const char *text, size_t len, struct fabric_addr *ou
         return -EINVAL;
     memcpy(piece, text, len);
     piece[len] = 0;
-    return fabric_addr_parse(piece, out);
+    return fabric_target_parse(piece, out, host);
 }
 
-int addr_list_parse(const char *text, struct fabric_addr *out, unsigned max, unsigned *count)
+int addr_list_parse(const char *text, struct fabric_addr *out, char (*hosts)[RESOLVE_HOST_BYTES],
+                    unsigned max, unsigned *count)
 {
     unsigned n = 0;
     while (text != NULL) {
         const char *comma = strchr(text, ',');
         size_t len = comma != NULL ? (size_t)(comma - text) : strlen(text);
         struct fabric_addr addr;
-        if (addr_parse_piece(text, len, &addr) != 0)
+        char host[RESOLVE_HOST_BYTES];
+        if (addr_parse_piece(text, len, &addr, host) != 0)
             return -EINVAL;
         if (n == max)
             return -E2BIG;
         if (n > 0 && addr.provider != out[0].provider)
             return -EINVAL;
+        memcpy(hosts[n], host, sizeof host);
         out[n++] = addr;
         text = comma != NULL ? comma + 1 : NULL;
     }

@@ -140,13 +140,20 @@ static int set_names(struct cistern *c, const struct cistern_options *o)
     return 0;
 }
 
-static int make_core(struct cistern *c, const struct fabric_addr *addrs, unsigned count)
+struct where {
+    struct fabric_addr addrs[CLUSTER_MDCS_MAX];
+    char hosts[CLUSTER_MDCS_MAX][RESOLVE_HOST_BYTES];
+    unsigned count;
+};
+
+static int make_core(struct cistern *c, const struct where *w)
 {
     struct volume_core_config config;
     volume_core_config_default(&config);
     config.parts_max = PARTS_MAX;
-    memcpy(config.cluster.mdc, addrs, count * sizeof *addrs);
-    config.cluster.mdc_count = count;
+    memcpy(config.cluster.mdc, w->addrs, w->count * sizeof w->addrs[0]);
+    memcpy(config.cluster.mdc_host, w->hosts, w->count * sizeof w->hosts[0]);
+    config.cluster.mdc_count = w->count;
     config.cluster.role = FABRIC_ROLE_CLIENT;
     config.cluster.instance = c->instance;
     memcpy(config.cluster.host, c->host, sizeof c->host);
@@ -154,20 +161,20 @@ static int make_core(struct cistern *c, const struct fabric_addr *addrs, unsigne
     return volume_core_create(&c->env, &config, &c->core);
 }
 
-static int make_client(struct cistern *c, const struct fabric_addr *addrs, unsigned count)
+static int make_client(struct cistern *c, const struct where *w)
 {
-    struct gateway_client_config config = {.gateway_count = count, .verify_reads = true};
-    memcpy(config.gateways, addrs, count * sizeof *addrs);
+    struct gateway_client_config config = {.gateway_count = w->count, .verify_reads = true};
+    memcpy(config.gateways, w->addrs, w->count * sizeof w->addrs[0]);
+    memcpy(config.gateway_hosts, w->hosts, w->count * sizeof w->hosts[0]);
     return vbs_client_create(&c->env, &config, &c->client);
 }
 
 static int make_parts(struct cistern *c, const struct cistern_options *o)
 {
     _Static_assert(CLUSTER_MDCS_MAX == GATEWAY_CLIENT_ADDRS_MAX, "one list serves both");
-    struct fabric_addr addrs[CLUSTER_MDCS_MAX];
-    unsigned count = 0;
+    struct where w = {.count = 0};
     const char *list = o->mdc != NULL ? o->mdc : o->gateway;
-    if (addr_list_parse(list, addrs, CLUSTER_MDCS_MAX, &count) != 0)
+    if (addr_list_parse(list, w.addrs, w.hosts, CLUSTER_MDCS_MAX, &w.count) != 0)
         return cistern_fail(-EINVAL, "'%s' is not a list of addresses such as tcp:127.0.0.1:7100", list);
     c->where = strdup(list);
     if (c->where == NULL)
@@ -175,7 +182,7 @@ static int make_parts(struct cistern *c, const struct cistern_options *o)
     struct loop_options loop_options = {.spin_ns = o->spin_ns};
     int rc = loop_create_real(&loop_options, &c->env.loop);
     if (rc == 0)
-        rc = addr_fabric_create(&c->env, addrs[0].provider, &c->fabric_config, &c->env.fabric);
+        rc = addr_fabric_create(&c->env, w.addrs[0].provider, &c->fabric_config, &c->env.fabric);
     if (rc == -EPROTONOSUPPORT)
         return cistern_fail(rc, "this build cannot speak to '%s'", list);
     if (rc == -ENODEV)
@@ -183,7 +190,7 @@ static int make_parts(struct cistern *c, const struct cistern_options *o)
     if (rc == 0)
         rc = cistern_arena_create(c);
     if (rc == 0)
-        rc = o->mdc != NULL ? make_core(c, addrs, count) : make_client(c, addrs, count);
+        rc = o->mdc != NULL ? make_core(c, &w) : make_client(c, &w);
     if (rc != 0)
         return cistern_fail(rc, "cannot start the client: %s", strerror(-rc));
     return 0;
@@ -244,6 +251,7 @@ int cistern_connect(const struct cistern_options *options, struct cistern **out)
     set_log_level();
     rng_init_system(&c->rng);
     c->env.rng = &c->rng;
+    c->env.resolver = &resolve_system;
     c->env.name = "libcistern";
     c->own_loop = options->own_loop != 0;
     c->connect_timeout_ms =

@@ -101,17 +101,56 @@ static void on_notify(void *service, struct rpc_peer *peer, uint16_t method, con
 
 static const struct rpc_events client_events = {.up = on_up, .down = on_down, .notify = on_notify};
 
-static void on_timer(struct loop_timer *t)
+static void client_try_next(struct vbs_client *c)
 {
-    struct vbs_client *c = container_of(t, struct vbs_client, timer);
+    c->peer = NULL;
+    c->next_gateway = (c->next_gateway + 1) % c->config.gateway_count;
+    client_rest(c);
+}
+
+static void client_connect(struct vbs_client *c)
+{
     const struct fabric_addr *addr = &c->config.gateways[c->next_gateway];
     if (rpc_connect(c->env, addr, FABRIC_DOMAIN_HOST, &c->service, &c->peer) == 0) {
         c->state = CLIENT_CONNECTING;
         return;
     }
-    c->peer = NULL;
-    c->next_gateway = (c->next_gateway + 1) % c->config.gateway_count;
-    client_rest(c);
+    client_try_next(c);
+}
+
+static void client_lookup_failed(struct vbs_client *c, int rc)
+{
+    if (log_allow(c->env, &c->log))
+        log_info(c->env, "no address of a gateway", "gateway=%s reason=\"%s\"",
+                 c->config.gateway_hosts[c->next_gateway], resolve_error(rc));
+    client_try_next(c);
+}
+
+static void resolved(struct resolve_request *req, int rc, const struct resolve_addr *addrs, unsigned count)
+{
+    struct vbs_client *c = container_of(req, struct vbs_client, lookup);
+    struct fabric_addr *addr = &c->config.gateways[c->next_gateway];
+    if (rc != 0) {
+        client_lookup_failed(c, rc);
+        return;
+    }
+    if (c->lookups == 0) /* or all clients would crowd at the first */
+        c->lookups = (unsigned)rng_below(c->env->rng, RESOLVE_ADDRS_MAX) + RESOLVE_ADDRS_MAX;
+    *addr = fabric_target_with(addr, &addrs[c->lookups++ % count]);
+    client_connect(c);
+}
+
+static void on_timer(struct loop_timer *t)
+{
+    struct vbs_client *c = container_of(t, struct vbs_client, timer);
+    const char *host = c->config.gateway_hosts[c->next_gateway];
+    if (host[0] == 0) {
+        client_connect(c);
+        return;
+    }
+    const int rc = resolve_start(c->env, &c->lookup, host);
+    if (rc != 0)
+        client_lookup_failed(c, rc);
 }
 
 static void client_close_peer(struct vbs_client *c)
@@ -140,6 +179,7 @@ int vbs_client_create(struct env *env, const struct gateway_client_config *confi
     list_init(&c->hungry);
     list_init(&c->copies);
     loop_timer_init(&c->timer, on_timer);
+    c->lookup.done = resolved;
     size_t parts = config->parts_max != 0 ? config->parts_max : PARTS_DEFAULT;
     int rc = pool_create(NULL, "gateway parts", sizeof(struct client_part), 64, parts, &c->parts);
     if (rc != 0) {
@@ -179,6 +219,7 @@ void vbs_client_destroy(struct vbs_client *c)
     if (c->old_peer != NULL)
         rpc_abandon(c->old_peer);
     loop_timer_cancel(c->env->loop, &c->timer);
+    resolve_cancel(c->env, &c->lookup);
     for (struct list *n; (n = list_pop_front(&c->volumes)) != NULL;) {
         struct vbs_client_volume *v = list_entry(n, struct vbs_client_volume, all);
         client_volume_free(v);

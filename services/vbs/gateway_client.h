@@ -10,11 +10,15 @@
 #ifndef CISTERN_SERVICES_VBS_GATEWAY_CLIENT_H
 #define CISTERN_SERVICES_VBS_GATEWAY_CLIENT_H
 
+#include "rdma/fabric_target.h"
 #include "services/vbs/volume.h"
 
 #define GATEWAY_CLIENT_ADDRS_MAX 8
 struct gateway_client_config {
     struct fabric_addr gateways[GATEWAY_CLIENT_ADDRS_MAX];
+    /* Names of their hosts (fabric_target_parse), asked for before each connect; "" = gateways has the
+     * address. A name with several addresses stands for several gateways, taken in turn from a random one. */
+    char gateway_hosts[GATEWAY_CLIENT_ADDRS_MAX][RESOLVE_HOST_BYTES];
     unsigned gateway_count;
     unsigned parts_max; /* pieces of requests at the gateway at once; 0 = 256 */
     bool verify_reads;

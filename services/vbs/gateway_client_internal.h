@@ -22,6 +22,8 @@ struct vbs_client {
     struct gateway_client_config config;
     enum client_state state;
     unsigned next_gateway;
+    struct resolve_request lookup; /* of its name, before a connect */
+    unsigned lookups;              /* that found something */
     struct rpc_peer *peer, *old_peer;
     struct rpc_service service;
     unsigned calls; /* on peer or its predecessor, not ended */

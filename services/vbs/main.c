@@ -23,8 +23,8 @@ struct vbs_options {
 #define VBS_STRING(name, field, def, required, value, help) \
     {name, CONFIG_STRING, offsetof(struct vbs_options, field), def, 0, 0, required, value, help}
 static const struct config_option vbs_config[] = {
-    VBS_STRING("listen", listen, "tcp:127.0.0.1:7200", false, "ADDR", "where clients connect; port 0 picks one"),
-    VBS_STRING("mdc", mdc, NULL, true, "ADDR,...", "metadata controllers"),
+    VBS_STRING("listen", listen, "tcp:127.0.0.1:7200", false, "ADDR", "where clients connect; NETWORK/BITS for the IP: this host's address there; port 0 picks one"),
+    VBS_STRING("mdc", mdc, NULL, true, "ADDR,...", "metadata controllers; the name of a host for the IP is asked for at each connect"),
     VBS_STRING("secret-file", secret_file, NULL, true, "FILE", "the cluster's shared secret"),
     VBS_STRING("host", host, NULL, false, "NAME", "name of this host; default: gethostname(2)"),
     VBS_STRING("name", name, "vbs", false, "NAME", "name of this gateway in logs and lists"),
@@ -71,13 +71,13 @@ static int vbs_configure(struct vbs_process *p)
     struct cluster_config *c = &g->core.cluster;
     char host[256] = "";
     gateway_config_default(g);
-    int rc = fabric_addr_parse(o->listen, &g->listen);
+    int rc = fabric_listen_parse(o->listen, &g->listen);
     if (rc != 0) {
-        log_error(NULL, "cannot start: the address to listen on is not like tcp:127.0.0.1:7200", "listen=%s",
-                  o->listen);
+        log_error(NULL, "cannot start: no address to listen on", "listen=%s why=\"%s\"", o->listen,
+                  fabric_listen_error(rc));
         return rc;
     }
-    rc = addr_list_parse(o->mdc, c->mdc, CLUSTER_MDCS_MAX, &c->mdc_count);
+    rc = addr_list_parse(o->mdc, c->mdc, c->mdc_host, CLUSTER_MDCS_MAX, &c->mdc_count);
     if (rc != 0 || c->mdc[0].provider != g->listen.provider) {
         log_error(NULL,
                   "cannot start: not a list of addresses like tcp:127.0.0.1:7100, of the kind of listen",
@@ -132,6 +132,7 @@ static int vbs_run(struct vbs_process *p)
     if (rc != 0)
         return rc;
     p->env.rng = &p->rng;
+    p->env.resolver = &resolve_system;
     p->env.name = p->options.name;
     (void)trace_create(4096, &p->env.trace);
     trace_set_current(p->env.trace);

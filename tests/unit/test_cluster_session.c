@@ -98,6 +98,118 @@ static void the_only_heart_that_stands_still(void **state)
     assert_true(settles(&bed, &bed.fake[0]));
 }
 
+/* ---- names ---- */
+
+/* A name server: tells where the controller is at present, a moment later; nothing before there is one. */
+static struct {
+    struct loop_timer timer;
+    struct resolve_request *req;
+    unsigned asked;
+    int fake; /* -1: no such name */
+    char host[RESOLVE_HOST_BYTES];
+    struct loop *loop;
+} names;
+
+static void name_answered(struct loop_timer *timer)
+{
+    (void)timer;
+    struct resolve_request *req = names.req;
+    struct resolve_addr addr = {.family = 0};
+    names.req = NULL;
+    if (names.fake < 0) {
+        req->done(req, -ENOENT, NULL, 0);
+        return;
+    }
+    const struct fabric_addr at = fake_addr((unsigned)names.fake);
+    memcpy(addr.ip, at.ip, sizeof(addr.ip));
+    req->done(req, 0, &addr, 1);
+}
+
+static int name_start(struct env *env, struct resolve_request *req, const char *host)
+{
+    assert_null(names.req);
+    names.asked++;
+    names.req = req;
+    names.loop = env->loop;
+    snprintf(names.host, sizeof(names.host), "%s", host);
+    loop_timer_init(&names.timer, name_answered);
+    loop_timer_arm(env->loop, &names.timer, 3 * NS_PER_MS);
+    return 0;
+}
+
+static void name_cancel(struct resolve_request *req)
+{
+    if (names.req != req)
+        return;
+    loop_timer_cancel(names.loop, &names.timer);
+    names.req = NULL;
+}
+
+static const struct resolver fake_names = {.start = name_start, .cancel = name_cancel};
+
+static void begin_by_name(int fake)
+{
+    static const struct cluster_events events = {on_session_up, on_session_down, on_table_changed};
+    memset(&names, 0, sizeof(names));
+    names.fake = fake;
+    bed.config.mdc_count = 1;
+    memset(bed.config.mdc[0].ip, 0, sizeof(bed.config.mdc[0].ip));
+    snprintf(bed.config.mdc_host[0], sizeof(bed.config.mdc_host[0]), "the-mdc");
+    proc_start(&bed, &bed.p, "under-test", 9, FABRIC_ROLE_VBS);
+    bed.p.env.resolver = &fake_names;
+    assert_int_equal(cluster_create(&bed.p.env, &bed.config, &events, &bed, &bed.c), 0);
+}
+
+static void a_name_whose_address_changes(void **state)
+{
+    (void)state;
+    struct tried t;
+    fake_start(&bed, 0, 3);
+    begin_by_name(-1);
+    try_call(&bed, &t, "v", 500 * NS_PER_MS, true);
+    run_for(&bed, 2 * NS_PER_S);
+    assert_true(names.asked > 1);
+    assert_string_equal(names.host, "the-mdc");
+    assert_int_equal(t.rc, -ETIMEDOUT);
+    assert_non_null(strstr(t.call.error_text, "the-mdc"));
+    assert_non_null(strstr(t.call.error_text, "there is no address for that name"));
+    names.fake = 0;
+    assert_true(settles(&bed, &bed.fake[0]));
+    fake_stop(&bed.fake[0]);
+    run_for(&bed, 2 * NS_PER_S);
+    assert_int_equal(bed.downs, 1);
+    names.fake = 1; /* the same controller elsewhere: a later term, other keys */
+    fake_start(&bed, 1, 4);
+    assert_true(settles(&bed, &bed.fake[1]));
+    assert_int_equal(bed.ups, 2);
+}
+
+static void destroyed_while_a_name_is_asked_for(void **state)
+{
+    (void)state;
+    fake_start(&bed, 0, 3);
+    begin_by_name(0);
+    while (names.req == NULL)
+        sim_world_step(bed.world);
+    cluster_destroy(bed.c);
+    bed.c = NULL;
+    assert_null(names.req);
+    run_for(&bed, NS_PER_S);
+    assert_int_equal(names.asked, 1);
+}
+
+static void a_name_without_a_resolver(void **state)
+{
+    (void)state;
+    struct tried t;
+    bed.config.mdc_count = 1;
+    snprintf(bed.config.mdc_host[0], sizeof(bed.config.mdc_host[0]), "the-mdc");
+    bed_cluster(&bed);
+    try_call(&bed, &t, "v", 500 * NS_PER_MS, true);
+    run_for(&bed, NS_PER_S);
+    assert_non_null(strstr(t.call.error_text, "names cannot be resolved here"));
+}
+
 /* ---- calls ---- */
 
 static void calls_and_their_errors(void **state)
@@ -461,6 +573,9 @@ int main(void)
         T2(not_in_charge),
         T2(a_heart_that_stands_still),
         T(the_only_heart_that_stands_still),
+        T2(a_name_whose_address_changes),
+        T(destroyed_while_a_name_is_asked_for),
+        T(a_name_without_a_resolver),
         T(calls_and_their_errors),
         T(nobody_to_call),
         T(a_lost_connection),
