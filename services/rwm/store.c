@@ -227,7 +227,7 @@ static bool crcs_ok(const struct store_op *op)
         const uint8_t *at = op->iov[i].iov_base;
         for (size_t n = 0; n < op->iov[i].iov_len; n += UNIT_BYTES) {
             uint32_t here = unit++;
-            if (op->replace && !(op->written >> here & 1u))
+            if (op->replace && !((op->written & ~op->lost) >> here & 1u))
                 continue;
             if (crc32c(at + n, UNIT_BYTES) != op->unit_crcs[here])
                 return false;

@@ -304,11 +304,23 @@ static void payload_keep(struct store *s, const struct disk_set_entry *rec, cons
     blk_release(s, b);
 }
 
+/* Units that changed although the record brings nothing for them: lost (store_op.lost). */
+static uint32_t lost_units(const struct disk_entry *old, const struct disk_set_entry *rec)
+{
+    uint32_t rest = rec->image.written & ~(rec->head.inlined | rec->head.direct), lost = 0;
+    for (; rest; rest &= rest - 1) {
+        unsigned u = (unsigned)__builtin_ctz(rest);
+        if (!(old->written >> u & 1u) || old->crc[u] != rec->image.crc[u])
+            lost |= 1u << u;
+    }
+    return lost;
+}
+
 static void apply_set_entry(struct store *s, const struct disk_set_entry *rec, const uint8_t *payload,
                             uint64_t seq)
 {
     struct replay *r = s->replay;
-    uint32_t entry = rec->head.entry;
+    uint32_t entry = rec->head.entry, lost = 0;
     struct store_key key = entry_key(&rec->image);
     struct disk_entry *e = frame_entry(r->frames[0], entry);
     struct store_key old = entry_key(e);
@@ -321,12 +333,14 @@ static void apply_set_entry(struct store *s, const struct disk_set_entry *rec, c
         if ((o->flags & ENTRY_VALID) && key_eq(&other, &key))
             entry_clear(s, r->frames[i], r->entries[i], seq);
     }
+    if ((e->flags & ENTRY_VALID) && key_eq(&old, &key))
+        lost = lost_units(e, rec);
     if (!(e->flags & ENTRY_VALID) || !key_eq(&old, &key) || index_find(&s->index, &key) != entry) {
         entry_clear(s, r->frames[0], entry, seq);
         index_insert(&s->index, entry, &key);
     }
     alloc_mark(s, entry, false);
-    overlay_drop(s, &key, rec->head.direct | ~rec->image.written);
+    overlay_drop(s, &key, rec->head.direct | ~rec->image.written | lost);
     *e = rec->image;
     frame_dirty(s, r->frames[0], seq);
     if (rec->head.inlined)

@@ -165,7 +165,12 @@ static void write_image(const struct req *r, struct disk_entry *p)
     p->written = op->replace ? op->written : p->written | r->mask;
     for (uint32_t i = 0; i < op->unit_count; i++) {
         uint32_t unit = op->first_unit + i;
-        p->crc[unit] = p->written >> unit & 1u ? op->unit_crcs[i] : 0;
+        if (!(p->written >> unit & 1u))
+            p->crc[unit] = 0;
+        else if (op->replace && op->lost >> unit & 1u)
+            p->crc[unit] = ~crc32c_zero_unit(); /* what lies there, zeroes or of before, is not that */
+        else
+            p->crc[unit] = op->unit_crcs[i];
     }
 }
 
@@ -181,7 +186,7 @@ static int exec_write(struct req *r)
     uint32_t old = pending_entry(b);
     bool small = s->journal.device->durable_writes && r->op->unit_count <= INLINE_SMALL_UNITS;
     bool inlined = path == PATH_INLINE || (path == PATH_NEW && small);
-    uint32_t data = r->op->replace ? r->op->written : r->mask; /* units that carry data */
+    uint32_t data = r->op->replace ? r->op->written & ~r->op->lost : r->mask; /* units that carry data */
     uint32_t units = inlined ? (uint32_t)__builtin_popcount(data) : 0;
     if (units && (slab_left(&s->units) < units || s->units.used + units > s->units_limit)) {
         checkpoint_want(s);
@@ -342,7 +347,8 @@ static void apply_overlay(struct req *r, const struct disk_entry *image)
 {
     struct store *s = r->s;
     struct blk *b = r->b;
-    uint32_t drop = r->freed != STORE_NONE ? STORE_ALL_UNITS : (r->direct | ~image->written);
+    bool whole = r->freed != STORE_NONE || (r->kind == REQ_WRITE && r->op->replace);
+    uint32_t drop = whole ? STORE_ALL_UNITS : (r->direct | ~image->written);
     blk_overlay_drop(s, b, drop);
     for (uint32_t u = 0; u < UNITS_PER_BLOCK; u++) {
         if (r->inlined & (1u << u))

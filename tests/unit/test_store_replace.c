@@ -83,6 +83,63 @@ static void test_replayed(void **state)
     world_end(&w);
 }
 
+static void check_lost(struct world *w, uint64_t block, uint32_t unit, bool lost, uint64_t content)
+{
+    struct request q;
+    request_init(&q, block, unit, 1, 0);
+    assert_int_equal(do_request(w, &q, DO_READ), lost ? -EBADMSG : 0);
+    if (!lost)
+        assert_true(unit_is(q.data, block, unit, content));
+    request_free(&q);
+}
+
+/* Units without data: an error until they are written, after a replay and a close as well; the others are whole. */
+static void lost_units(bool pmem, bool close)
+{
+    struct world w;
+    make(&w, 14 + pmem, pmem);
+    assert_int_equal(do_write(&w, 1, 0, UNITS_PER_BLOCK, 2), 0);
+    assert_int_equal(do_write(&w, 1, 3, 2, 3), 0); /* in the journal alone, as yet */
+    for (uint64_t block = 1; block <= 2; block++) {
+        struct request q;
+        request_init(&q, block, 0, UNITS_PER_BLOCK, 8);
+        q.op.replace = true;
+        q.op.written = 0x0000ffffu;
+        q.op.lost = 0x00000018u;
+        assert_int_equal(do_request(&w, &q, DO_WRITE), 0);
+        request_free(&q);
+    }
+    for (unsigned round = 0; round < 2; round++) {
+        for (uint64_t block = 1; block <= 2; block++) {
+            for (uint32_t u = 0; u < 16; u++)
+                check_lost(&w, block, u, u == 3 || u == 4, 8);
+            check_unit(&w, block, 16, 0, 8);
+        }
+        if (round == 1)
+            break;
+        if (close) {
+            assert_int_equal(world_close(&w), 0);
+        } else {
+            store_destroy(w.s);
+            w.s = NULL;
+        }
+        assert_int_equal(world_open(&w, NULL), 0);
+    }
+    assert_int_equal(do_write(&w, 1, 3, 1, 9), 0);
+    check_lost(&w, 1, 3, false, 9);
+    check_lost(&w, 1, 4, true, 0);
+    assert_int_equal(do_write(&w, 1, 0, UNITS_PER_BLOCK, 10), 0);
+    check_block(&w, 1, UINT32_MAX, 10);
+    world_end(&w);
+}
+
+static void test_lost_units(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++)
+        lost_units(i & 1, i & 2);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -105,6 +162,7 @@ int main(void)
         cmocka_unit_test(test_data_journal),
         cmocka_unit_test(test_pmem_journal),
         cmocka_unit_test(test_replayed),
+        cmocka_unit_test(test_lost_units),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
