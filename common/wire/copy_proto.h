@@ -118,23 +118,25 @@ struct copy_forward {
 _Static_assert(sizeof(struct copy_forward) == 136, "no hidden padding");
 
 /* The whole block becomes this, whatever was there. written 0: absent when version is {0,0}, else a hole of
- * that version. The payload is the units set in written, in order. */
+ * that version. The payload is the units set in written, in order, but for those in lost: no copy can read
+ * them, and they are an error at the member, too, until they are written. */
 struct copy_replace {
     struct copy_head head;
     struct copy_key key;
     struct version version, committed;
-    uint32_t written, flags;
+    uint32_t written, lost;
 };
 _Static_assert(sizeof(struct copy_replace) == 80, "no hidden padding");
 
-/* The whole block; its 128 KiB go into the sink when anything is written. */
+/* The whole block; its 128 KiB go into the sink when anything is written. Units set in rotten could not be
+ * read: zeroes. */
 struct copy_fetch {
     struct copy_head head;
     struct copy_key key;
 };
 struct copy_fetch_reply {
     struct version version;
-    uint32_t written, reserved;
+    uint32_t written, rotten;
 };
 _Static_assert(sizeof(struct copy_fetch) == 40 && sizeof(struct copy_fetch_reply) == 24, "no hidden padding");
 

@@ -67,7 +67,11 @@ struct rwm_stats {
     uint64_t refused_epoch, refused_generation, refused_turn, refused_range, refused_crc;
     uint64_t requests_active, removing_blocks, table_version, applied_version;
     uint64_t recovered_blocks, recovered_bytes; /* sent to members that were not in sync */
-    uint32_t module, pool, partitions;          /* partitions: of which it is the primary */
+    uint64_t rotten_units;       /* could not be read when they were looked for, again and again counted */
+    uint64_t repaired_units;     /* written again, here or at another member, with what another copy had */
+    uint64_t unrepairable_units; /* no copy in sync had them: an error to the client */
+    uint64_t differing_blocks;   /* the copies of one committed version were not the same */
+    uint32_t module, pool, partitions; /* partitions: of which it is the primary */
     uint32_t partitions_waiting,
         copies_missing; /* of them: not served yet; members of them that are not in sync */
     bool serving, damaged;

@@ -50,6 +50,23 @@ int rwm_area_serve(struct rwm *m)
     return rc;
 }
 
+static int area_repair(struct rwm *m)
+{
+    struct rwm_area *area = m->area;
+    if (area->repair_mem)
+        return 0;
+    int rc = 0;
+    if (!area->repair_piece_pool)
+        rc = pool_create(NULL, "rwm repair pieces", sizeof(struct rwm_piece), 16, RWM_REPAIR_PIECES,
+                         &area->repair_piece_pool);
+    if (rc == 0 && !area->repair_pool)
+        rc = pool_create(NULL, "rwm repair buffers", RWM_CHUNK_LARGE, UNIT_BYTES, RWM_REPAIR_PIECES,
+                         &area->repair_pool);
+    if (rc == 0)
+        rc = area_register(m->env, area->repair_pool, &area->repair_mem);
+    return rc;
+}
+
 int rwm_area_create(struct rwm *m, struct rwm_area **out)
 {
     struct rwm_area *area = calloc(1, sizeof(*area));
@@ -78,8 +95,11 @@ void rwm_area_free(struct rwm_area *area)
         fabric_mem_unregister(area->large_mem);
     if (area->serve_mem)
         fabric_mem_unregister(area->serve_mem);
-    struct pool *pools[] = {area->request_pool, area->piece_pool,       area->small_pool,
-                            area->large_pool,   area->serve_piece_pool, area->serve_pool};
+    if (area->repair_mem)
+        fabric_mem_unregister(area->repair_mem);
+    struct pool *pools[] = {area->request_pool,      area->piece_pool,       area->small_pool,
+                            area->large_pool,        area->serve_piece_pool, area->serve_pool,
+                            area->repair_piece_pool, area->repair_pool};
     for (size_t i = 0; i < ARRAY_LEN(pools); i++)
         if (pools[i])
             pool_destroy(pools[i], true);
@@ -128,6 +148,19 @@ struct rwm_piece *rwm_piece_get_serve(struct rwm *m)
     return p;
 }
 
+struct rwm_piece *rwm_piece_get_repair(struct rwm *m)
+{
+    struct rwm_area *area = m->area;
+    struct rwm_piece *p = area_repair(m) == 0 ? pool_get(area->repair_piece_pool) : NULL;
+    if (!p)
+        return NULL;
+    piece_init(m, p);
+    p->repairs = true;
+    p->chunk = pool_get(area->repair_pool);
+    MUST(p->chunk != NULL); /* there are as many */
+    return p;
+}
+
 struct rwm_piece *rwm_piece_get(struct rwm *m, unsigned units)
 {
     struct rwm_area *area = m->area;
@@ -160,6 +193,11 @@ void rwm_piece_put(struct rwm_area *area, struct rwm_piece *p)
         pool_put(area->serve_piece_pool, p);
         return;
     }
+    if (p->repairs) {
+        pool_put(area->repair_pool, p->chunk);
+        pool_put(area->repair_piece_pool, p);
+        return;
+    }
     if (p->chunk)
         pool_put(p->chunk_large ? area->large_pool : area->small_pool, p->chunk);
     pool_put(area->piece_pool, p);
@@ -169,5 +207,7 @@ struct fabric_mem *rwm_piece_mem(const struct rwm_area *area, const struct rwm_p
 {
     if (p->serves)
         return area->serve_mem;
+    if (p->repairs)
+        return area->repair_mem;
     return p->chunk_large ? area->large_mem : area->small_mem;
 }

@@ -46,7 +46,8 @@ int rwm_blocks_create(struct rwm *m)
     for (unsigned i = 0; i < RWM_BLOCK_BUCKETS; i++)
         list_init(&m->block_buckets[i]);
     return pool_create(NULL, "rwm blocks", sizeof(struct rwm_block), 16,
-                       pool_total(m->area->piece_pool) + RWM_SERVE_PIECES, &m->block_pool);
+                       pool_total(m->area->piece_pool) + RWM_SERVE_PIECES + RWM_REPAIR_PIECES,
+                       &m->block_pool);
 }
 
 void rwm_blocks_destroy(struct rwm *m)
@@ -256,9 +257,14 @@ static void merge_read_done(struct store_op *op, int rc)
     struct rwm *m = p->m;
     struct rwm_block *b = p->block;
     uint32_t unit = op->first_unit;
+    if (rc && rwm_rot_write(m, p, rc))
+        return; /* it is read again after the repair, which holds the block */
     b->merging = false;
     if (rc) {
-        block_drop_first(b, p, rwm_status_of_store(m, rc, "read for a merge"));
+        const struct rwm_copies *c = copies_of(m, p);
+        bool elsewhere = c && c->state != COPIES_SERVING; /* the primary may be able to read it */
+        block_drop_first(b, p,
+                         elsewhere ? STATUS_NOT_SERVING : rwm_status_of_store(m, rc, "read for a merge"));
         block_pump(m, b);
         return;
     }
@@ -366,6 +372,7 @@ static int store_submit(struct rwm *m, struct rwm_piece *p)
 {
     p->op.done = write_done;
     p->op.replace = p->kind == RWM_PIECE_REPLACE;
+    p->op.lost = p->op.replace ? p->op.lost : 0;
     /* Every member forgets what is all hole, and nobody is left to tell: a member that comes back is made
      * what the primary is, block by block, and what the primary has not is removed there. */
     p->op.forget = true;
@@ -442,8 +449,13 @@ static bool block_submit_first(struct rwm *m, struct rwm_block *b, struct rwm_pi
 {
     bool there = false;
     uint32_t status = has_version(p) ? forward_gate(m, b, p, &there) : write_gate(m, p);
-    if (status == STATUS_OK && !has_version(p) && b->unreadable)
+    if (status == STATUS_OK && !has_version(p) && b->unreadable) {
+        if (rwm_rot_write(m, p, -EBADMSG)) {
+            b->merging = true;
+            return false;
+        }
         status = STATUS_DAMAGED;
+    }
     if (status == STATUS_OK && !has_version(p) && p->kind != RWM_PIECE_CLEAR && copies_of(m, p) &&
         b->version.epoch == 0 && !rwm_forward_room(copies_of(m, p)))
         status = STATUS_NO_SPACE;
@@ -466,20 +478,38 @@ uint32_t rwm_block_crc(const struct rwm_piece *p)
 {
     uint32_t crc = 0;
     for (uint32_t u = 0; u < UNITS_PER_BLOCK; u++) {
-        uint32_t unit = p->op.written >> u & 1u ? p->op.found_crcs[u] : crc32c_zero_unit();
+        uint32_t unit = (p->op.written & ~p->rotten) >> u & 1u ? p->op.found_crcs[u] : crc32c_zero_unit();
         crc = u == 0 ? unit : crc32c_combine(crc, unit, UNIT_BYTES);
     }
     return crc;
 }
 
+void rwm_block_copied(struct rwm *m, struct rwm_piece *p, uint32_t status)
+{
+    struct rwm_block *b = p->block;
+    b->merging = false;
+    block_drop_first(b, p, status);
+    block_pump(m, b);
+}
+
+void rwm_block_before(struct rwm *m, struct rwm_block *b, struct rwm_piece *p)
+{
+    p->block = b;
+    list_push_front(&b->waiting, &p->block_link);
+    rwm_block_go_on(m, b);
+}
+
+void rwm_block_go_on(struct rwm *m, struct rwm_block *b)
+{
+    b->merging = false;
+    block_pump(m, b);
+}
+
 static void copy_read_done(struct store_op *op, int rc)
 {
     struct rwm_piece *p = container_of(op, struct rwm_piece, op);
-    struct rwm *m = p->m;
-    struct rwm_block *b = p->block;
-    b->merging = false;
-    block_drop_first(b, p, rwm_status_of_store(m, rc, "read for another copy"));
-    block_pump(m, b);
+    if (rc == 0 || !rwm_rot_copy(p->m, p, rc))
+        rwm_block_copied(p->m, p, rwm_status_of_store(p->m, rc, "read for another copy"));
 }
 
 static void copy_read(struct rwm *m, struct rwm_block *b, struct rwm_piece *p)

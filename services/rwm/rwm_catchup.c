@@ -50,7 +50,8 @@ static void block_read(struct rwm_piece *p, uint32_t status)
                                     .key = {key->layer, key->block, key->hash},
                                     .version = p->op.found,
                                     .committed = rwm_forward_committed(c),
-                                    .written = p->op.written};
+                                    .written = p->op.written,
+                                    .lost = p->rotten};
         rc = rwm_send_block(k->peer, &body, p, p->op.found_crcs, block_sent, k);
     }
     if (rc) {
@@ -58,7 +59,7 @@ static void block_read(struct rwm_piece *p, uint32_t status)
         block_ended(k, false);
     } else {
         c->m->stats.recovered_blocks++;
-        c->m->stats.recovered_bytes += (uint64_t)__builtin_popcount(p->op.written) * UNIT_BYTES;
+        c->m->stats.recovered_bytes += (uint64_t)__builtin_popcount(p->op.written & ~p->rotten) * UNIT_BYTES;
     }
     rwm_piece_put(p->area, p);
 }
@@ -76,6 +77,7 @@ static void todo_pump(struct rwm_copy *k)
         p->op.key = (struct store_key){t->key.layer, t->key.block, t->key.hash};
         p->owner = k;
         p->done = block_read;
+        p->heals = true;
         free(t);
         k->reading++;
         rwm_block_add(m, p);

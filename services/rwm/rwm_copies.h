@@ -6,6 +6,7 @@
  *   rwm_reconcile.c  making the in-sync members equal before a new primary serves
  *   rwm_forward.c    a write's way to the other members, and when it is committed
  *   rwm_catchup.c    bringing a member that is not in sync up to the primary
+ *   rwm_rot.c        repair of what cannot be read, from another copy
  *   rwm_serve.c      the member's side of all that: promises given, joins, forwards, replacements, lists
  *
  * A partition whose record names nobody else has no struct rwm_copies, and nothing here concerns it.
@@ -303,6 +304,20 @@ void rwm_catchup_step(struct rwm_copies *c); /* begins and ends what is due */
 void rwm_catchup_stop(struct rwm_copy *k);
 /* The block is to be sent to k as a whole, in the order of the block's writes. */
 void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key);
+
+/* ---- rwm_rot.c ---- */
+#define RWM_REPAIRS_OWN    8u /* at once, of reads and merges; */
+#define RWM_REPAIRS_ASKING 4u /* of all, those that fetch from another copy */
+/* rc of a read of the store tells of rot, or of a place that cannot be read: not of the device as a whole. */
+bool rwm_rot_is(const struct rwm *m, int rc);
+/* The store could not read for p. True: it is taken care of: a READ or STAT piece ends later; a WRITE or
+ * ZERO_EDGE piece, the first of its block, which it holds, is begun again; a COPY piece, likewise the first,
+ * ends later, and without `heals` knows then what of the block is rotten. */
+bool rwm_rot_read(struct rwm *m, struct rwm_piece *p, int rc);
+bool rwm_rot_write(struct rwm *m, struct rwm_piece *p, int rc);
+bool rwm_rot_copy(struct rwm *m, struct rwm_piece *p, int rc);
+void rwm_rot_step(struct rwm *m); /* goes on with what waits */
+void rwm_rot_destroy(struct rwm *m);
 
 /* ---- rwm_serve.c ---- */
 /* A request of another module (COPY_METHOD_*), on a connection that began with PEER_HELLO. */

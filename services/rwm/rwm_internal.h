@@ -31,6 +31,7 @@
 #define RWM_CHUNK_SMALL    (4u * UNIT_BYTES)
 #define RWM_CHUNK_LARGE    (BLOCK_BYTES + UNIT_BYTES)
 #define RWM_SERVE_PIECES   192u /* 25 MiB */
+#define RWM_REPAIR_PIECES  16u
 #define RWM_RECORD_OPS     64u
 #define RWM_HOLD_NS        (2u * NS_PER_S)
 #define RWM_REMOVE_OPS     16u
@@ -51,7 +52,7 @@ enum rwm_piece_kind {
     RWM_PIECE_FORWARD,       /* a write at a member, over its base only */
     RWM_PIECE_FORWARD_CLEAR, /* a clear, likewise */
     RWM_PIECE_REPLACE,       /* a whole block, or its absence, whatever was there */
-    RWM_PIECE_COPY,          /* reads the whole block for another member */
+    RWM_PIECE_COPY,          /* reads the whole block, for another member or to look after it */
 };
 enum rwm_request_state {
     RWM_REQUEST_NEW,
@@ -118,6 +119,13 @@ struct rwm_piece {
     bool stored;   /* the own store has it */
     bool given_up; /* this module is not the primary any more: ends as soon as the store has answered */
     bool serves;   /* of the serve pools */
+    bool repairs;  /* of the repair pools */
+    /* COPY: what cannot be read is fetched from another copy, and written again, before it ends. What is left
+     * then is set in `rotten`; those units are zero. */
+    bool heals;
+    uint32_t rotten;
+    bool healed; /* a repair was tried for it: once */
+    struct rwm_repair *repair;
     bool orphan;   /* nobody but `refs` needs it */
     uint16_t refs; /* calls to other members that use the chunk */
     struct version base;
@@ -138,6 +146,9 @@ struct rwm_area {
      * so two modules never wait for one another. */
     struct pool *serve_piece_pool, *serve_pool;
     struct fabric_mem *serve_mem;
+    /* For repairs, made with the first one: they wait for no request. */
+    struct pool *repair_piece_pool, *repair_pool;
+    struct fabric_mem *repair_mem;
 };
 /* Blocks with writes waiting or under way. */
 struct rwm_block {
@@ -322,7 +333,7 @@ struct rwm {
     struct rwm_remove remove;
 
     /* copies: rwm_copies.h */
-    struct list peers, grants, copies, lookups, senders, walks;
+    struct list peers, grants, copies, lookups, senders, walks, repairs;
     struct list joins, serves; /* requests of other modules: joins that wait; what waits for memory */
     struct pool *forward_pool;
     struct loop_timer copies_timer;
@@ -333,7 +344,7 @@ struct rwm {
     struct mdc_module_report_request report_request;
     struct mdc_module_report_reply report_reply;
     bool report_busy;
-    unsigned reconciles, catchups, recent_total;
+    unsigned reconciles, catchups, recent_total, repairs_own, repairs_asking;
     uint8_t min_copies;
 
     struct list instances, instances_free;
@@ -383,7 +394,8 @@ void rwm_area_release(struct rwm_area *area);
 struct rwm_piece *rwm_piece_get(struct rwm *m, unsigned units);
 /* One of the serve pools, whose chunks hold a whole block. */
 struct rwm_piece *rwm_piece_get_serve(struct rwm *m);
-int rwm_area_serve(struct rwm *m); /* makes those pools, once */
+int rwm_area_serve(struct rwm *m);                     /* makes those pools, once */
+struct rwm_piece *rwm_piece_get_repair(struct rwm *m); /* with a chunk for a whole block; NULL: none free */
 void rwm_piece_put(struct rwm_area *area, struct rwm_piece *p);
 struct fabric_mem *rwm_piece_mem(const struct rwm_area *area, const struct rwm_piece *p);
 
@@ -446,6 +458,12 @@ uint32_t rwm_status_of_store(struct rwm *m, int rc, const char *what);
 
 /* p->fetching ended: goes on, or (rc) takes p out, whose done is told STATUS_CANCELED. */
 void rwm_block_fetched(struct rwm *m, struct rwm_piece *p, bool ok);
+/* A COPY piece, the first of its block, has ended. */
+void rwm_block_copied(struct rwm *m, struct rwm_piece *p, uint32_t status);
+/* p, a COPY piece, goes before the first piece of b, which holds the block. */
+void rwm_block_before(struct rwm *m, struct rwm_block *b, struct rwm_piece *p);
+/* The first piece of b, which holds the block for a repair, goes on. */
+void rwm_block_go_on(struct rwm *m, struct rwm_block *b);
 /* The checksum of the whole block that p read; its chunk is zero where nothing is written. */
 uint32_t rwm_block_crc(const struct rwm_piece *p);
 /* p is committed, or was given up: out of flight; its end is told. */

@@ -359,6 +359,7 @@ static void copies_tick(struct loop_timer *timer)
             peer_connect(peer);
     }
     rwm_serve_joins(m);
+    rwm_rot_step(m);
     list_for_each(n, &m->copies) rwm_epoch_step(list_entry(n, struct rwm_copies, link));
     list_for_each(n, &m->peers) promise_renew(list_entry(n, struct rwm_peer, link));
     report(m);
@@ -367,8 +368,8 @@ static void copies_tick(struct loop_timer *timer)
 /* ---- life ---- */
 void rwm_copies_init(struct rwm *m)
 {
-    struct list *lists[] = {&m->peers,   &m->grants, &m->copies, &m->lookups,
-                            &m->senders, &m->walks,  &m->joins,  &m->serves};
+    struct list *lists[] = {&m->peers, &m->grants, &m->copies, &m->lookups, &m->senders,
+                            &m->walks, &m->joins,  &m->serves, &m->repairs};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     loop_timer_init(&m->copies_timer, copies_tick);
@@ -415,11 +416,11 @@ void rwm_copies_destroy(struct rwm *m)
         if (peer->old_rpc)
             rpc_abandon(peer->old_rpc);
     }
+    rwm_rot_destroy(m);
     while (!list_empty(&m->copies))
         rwm_epoch_free(list_entry(m->copies.next, struct rwm_copies, link));
     while (!list_empty(&m->lookups)) {
         struct rwm_lookup *l = list_entry(m->lookups.next, struct rwm_lookup, link);
-        l->waiting = false; /* the store goes with its waiters */
         rwm_lookup_free(l);
     }
     while (!list_empty(&m->walks))

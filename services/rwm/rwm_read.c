@@ -12,6 +12,8 @@ static void read_done(struct store_op *op, int rc)
     struct rwm_piece *p = container_of(op, struct rwm_piece, op);
     if (rc == 0 && !rwm_forward_readable(p->m, p))
         return;
+    if (rc && rwm_rot_read(p->m, p, rc))
+        return;
     rwm_request_piece_done(p->req, rwm_status_of_store(p->m, rc, "read"));
 }
 

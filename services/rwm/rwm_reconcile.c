@@ -17,6 +17,7 @@ struct fix {
     unsigned best;  /* member that has it */
     struct rwm_piece *piece;
     unsigned sends;
+    uint32_t lost; /* units that the one that has it cannot read any more */
     struct rpc_call call;
     struct copy_fetch fetch;
     struct fabric_sge sink;
@@ -64,7 +65,8 @@ static void fix_send(struct fix *f, const uint32_t *crcs)
     struct copy_replace body = {.head = rwm_copies_head(w->c),
                                 .key = item->key,
                                 .version = item->v[f->best],
-                                .written = f->piece->op.written};
+                                .written = f->piece->op.written,
+                                .lost = f->lost};
     f->sends = 1;
     for (unsigned i = 1; i < w->count && !w->stopped && !w->failed; i++) {
         bool differs = version_cmp(item->v[i], item->v[f->best]) != 0 || item->suspect >> i & 1u;
@@ -115,6 +117,7 @@ static void fix_fetched(struct rpc_call *call, const struct rpc_result *result)
     p->bytes = BLOCK_BYTES;
     p->op.version = item->v[f->best];
     p->op.written = reply.written;
+    p->op.lost = f->lost = reply.written & reply.rotten;
     p->done = fix_stored;
     rwm_block_add(w->m, p);
 }
@@ -130,6 +133,7 @@ static void fix_read(struct rwm_piece *p, uint32_t status)
         fix_end(f, false);
         return;
     }
+    f->lost = p->rotten;
     fix_send(f, p->op.found_crcs);
 }
 

@@ -36,7 +36,7 @@ static uint32_t send_payload(struct rwm_send *s, const uint32_t *crcs)
     unsigned count = 0;
     bool first = true;
     for (uint32_t u = 0; u < UNITS_PER_BLOCK; u++) {
-        if (!(s->body.written >> u & 1u))
+        if (!((s->body.written & ~s->body.lost) >> u & 1u))
             continue;
         uint8_t *at = s->piece->chunk + (size_t)u * UNIT_BYTES;
         struct fabric_sge *last = count ? &s->sge[count - 1] : NULL;
@@ -68,7 +68,7 @@ int rwm_send_block(struct rwm_peer *peer, const struct copy_replace *body, struc
     s->call.body = &s->body;
     s->call.body_len = sizeof(s->body);
     s->call.done = send_done;
-    if (body->written != 0) {
+    if ((body->written & ~body->lost) != 0) {
         s->piece = piece;
         s->call.source_crc = send_payload(s, crcs);
     }

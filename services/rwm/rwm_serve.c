@@ -237,7 +237,7 @@ static unsigned replace_sges(const struct rwm_request *req, const struct rwm_pie
     unsigned count = 0;
     struct fabric_mem *mem = rwm_piece_mem(req->area, p);
     for (uint32_t u = 0; u < UNITS_PER_BLOCK; u++) {
-        if (!(p->op.written >> u & 1u))
+        if (!((p->op.written & ~p->op.lost) >> u & 1u))
             continue;
         uint8_t *at = p->chunk + (size_t)u * UNIT_BYTES;
         if (count > 0 && (uint8_t *)sge[count - 1].base + sge[count - 1].len == at)
@@ -300,15 +300,20 @@ static uint32_t forward_piece(struct rwm *m, struct rwm_request *req, struct rwm
 static uint32_t replace_piece(struct rwm *m, struct rwm_request *req, struct rwm_piece *p)
 {
     const struct copy_replace *r = &req->copy.replace;
-    if (!key_fits(m, &r->key, req->r.partition) ||
-        rpc_request_payload_len(req->rpc) != (uint32_t)__builtin_popcount(r->written) * UNIT_BYTES)
+    uint32_t data = r->written & ~r->lost;
+    if (!key_fits(m, &r->key, req->r.partition) || (r->lost & ~r->written) != 0 ||
+        rpc_request_payload_len(req->rpc) != (uint32_t)__builtin_popcount(data) * UNIT_BYTES)
         return STATUS_INVALID;
     piece_key(p, &r->key);
     p->kind = RWM_PIECE_REPLACE;
     p->bytes = BLOCK_BYTES;
     p->op.version = r->version;
     p->op.written = r->written;
-    p->fetching = r->written != 0;
+    p->op.lost = r->lost;
+    for (uint32_t u = 0; u < UNITS_PER_BLOCK; u++)
+        if (r->lost >> u & 1u)
+            memset(p->chunk + (size_t)u * UNIT_BYTES, 0, UNIT_BYTES);
+    p->fetching = data != 0;
     return STATUS_OK;
 }
 
@@ -407,7 +412,7 @@ static void fetch_reply(struct rwm_request *req, struct rwm_piece *p)
 {
     struct rwm_area *area = req->area;
     struct rpc_request *rpc = req->rpc;
-    struct copy_fetch_reply reply = {.version = p->op.found, .written = p->op.written};
+    struct copy_fetch_reply reply = {.version = p->op.found, .written = p->op.written, .rotten = p->rotten};
     struct fabric_sge sge = {.base = p->chunk, .len = BLOCK_BYTES, .mem = rwm_piece_mem(area, p)};
     if (!rpc || reply.written == 0 || rpc_request_sink_len(rpc) < BLOCK_BYTES) {
         rwm_request_free(req);

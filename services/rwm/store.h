@@ -111,8 +111,8 @@ struct store_op {
      * checksums are not looked at. For a copy that is brought up to another one: its version may go back,
      * too. */
     bool replace;
-    /* With replace: of the units in `written`, those that nobody can read any more. They carry no data (their bytes
-     * and checksums are not looked at), and read as -EBADMSG until they are written again. */
+    /* With replace: of the units in `written`, those that nobody can read any more. They carry no data (their
+     * bytes and checksums are not looked at), and read as -EBADMSG until they are written again. */
     uint32_t lost;
     void (*done)(struct store_op *op, int rc);
     /* results of READ and STAT */

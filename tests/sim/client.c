@@ -225,6 +225,10 @@ static void io_done(struct sim_io *io, int rc)
         sc->failed_ops++;
     if (rc == -ENOSPC)
         sc->no_space++;
+    if ((rc == -EIO || rc == -EBADMSG) && sc->options.rot && sc->options.copies > 1 && !sc->error[0])
+        snprintf(sc->error, sizeof(sc->error),
+                 "%s saw rot that another copy could have cured: op %d volume %u offset %" PRIu64,
+                 c->proc->name, (int)s->op, s->volume, slot_offset(s));
     if (s->tail && !s->whole) {
         tail_check(s, rc);
     } else if (!s->whole && s->op != VOLUME_READ) {

@@ -346,7 +346,7 @@ static void make_shape(struct sim_cluster *c)
     s->shared_host = rng_chance(r, 1, 3);
     s->max_turns = rng_chance(r, 1, 4) ? 2 : 256;
     s->rewrite = rng_chance(r, 1, 2);
-    s->rot = rng_chance(r, 1, 8);
+    s->rot = rng_chance(r, 1, 8) || c->options.rot;
     s->restores = rng_chance(r, 1, 4);
     s->refresh_ns = rng_chance(r, 2, 3) ? 300 * NS_PER_MS : 5 * NS_PER_S;
 }
@@ -356,7 +356,7 @@ static void make_net(struct sim_cluster *c)
 {
     struct sim_net_options o;
     sim_net_get_options(c->net, &o);
-    if (c->options.no_faults)
+    if (c->options.no_faults || c->options.rot)
         return;
     if (rng_chance(&c->rng, 1, 3)) {
         o.spike_ns = rng_below(&c->rng, 2) ? 40 * NS_PER_MS : 400 * NS_PER_MS;
@@ -562,6 +562,7 @@ static enum sim_result space_check(struct sim_cluster *c, char *why, size_t cap)
                      "%s: %" PRIu64 " bytes are in use although all was discarded", c->procs[i].name,
                      stats.store.used_bytes);
         used += stats.store.used_bytes;
+        c->repaired += stats.repaired_units;
         c->misses += stats.store.cache_misses;
     }
     if (c->error[0])

@@ -74,6 +74,7 @@ struct sim_options {
     unsigned operations; /* per client, at most */
     bool verbose;        /* services' logs on stderr */
     bool no_faults;
+    bool rot;        /* data of one module rot, and nothing else goes wrong */
     unsigned copies; /* of the pool; 0 = drawn from the seed */
 };
 
@@ -106,7 +107,7 @@ struct sim_cluster {
     uint64_t next_value;
     uint64_t completed, failed_ops, kills, restarts, pauses, cuts, disconnects, power_losses;
     uint64_t media_faults, takeovers, admin_calls, detaches, no_space, ghosts, rots, restores, jumps, damaged,
-        misses;
+        repaired, misses;
     bool volumes_ready, faults_over;
     struct sim_setup *setup;
     struct sim_admin *admin;

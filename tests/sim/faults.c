@@ -1,5 +1,7 @@
 #include "tests/sim/faults.h"
 
+#include "services/rwm/rwm_internal.h"
+#include "services/rwm/store_internal.h"
 #include "tests/sim/cluster.h"
 
 static bool is_module(const struct sim_proc *p)
@@ -32,7 +34,7 @@ static void fault_doom(struct sim_cluster *c, struct sim_proc *p)
 void sim_faults_started(struct sim_proc *p)
 {
     struct sim_cluster *c = p->cluster;
-    if (c->faults_over || c->options.no_faults || (!is_module(p) && p->kind != SIM_MDC))
+    if (c->faults_over || c->options.no_faults || c->options.rot || (!is_module(p) && p->kind != SIM_MDC))
         return;
     if (rng_chance(&c->rng, 1, 3))
         p->doom_at = sim_world_now(c->world) + rng_below(&c->rng, 20 * NS_PER_MS);
@@ -135,6 +137,24 @@ static void fault_rot(struct sim_cluster *c, struct sim_proc *p)
     c->rots++;
 }
 
+/* What p has stored, a unit of some blocks each. A medium knows only so many places that cannot be read. */
+static void fault_rot_stored(struct sim_cluster *c, struct sim_proc *p)
+{
+    struct rng *r = &c->rng;
+    const struct store *s = p->rwm ? p->rwm->store : NULL;
+    for (unsigned i = 0; s && i < 400; i++) {
+        uint32_t entry = (uint32_t)rng_below(r, min_u64(s->index.entries, 400));
+        uint64_t at = slot_offset(s, entry) + rng_below(r, UNITS_PER_BLOCK) * UNIT_BYTES;
+        if (!index_live(&s->index, entry) || !entry_has_slot(entry) || !rng_chance(r, 1, 16))
+            continue;
+        if (c->rots < 10 && rng_chance(r, 1, 4))
+            sim_medium_fail_range(p->data, 1u << DEVICE_READ, at, UNIT_BYTES, -EIO);
+        else
+            sim_medium_rot(p->data, at, UNIT_BYTES);
+        c->rots++;
+    }
+}
+
 static void fault_cut(struct sim_cluster *c, struct sim_proc *p)
 {
     struct sim_proc *q = &c->procs[rng_below(&c->rng, SIM_PROCS)];
@@ -195,6 +215,11 @@ void sim_faults_step(struct sim_cluster *c)
 {
     struct rng *r = &c->rng;
     struct sim_proc *p = &c->procs[rng_below(r, SIM_PROCS)];
+    if (c->options.rot) {
+        if (rng_chance(r, 1, 2))
+            fault_rot_stored(c, sim_cluster_proc(c, SIM_OSD, 0));
+        return;
+    }
     switch (rng_below(r, 28)) {
     case 0:
     case 1:

@@ -17,7 +17,7 @@
 struct options {
     char *seed_file, *keep;
     uint64_t seed, seeds, first, run_ns, settle_ns, operations, jobs, limit_s, copies, each;
-    bool verbose, twice, no_faults, stop;
+    bool verbose, twice, no_faults, stop, rot;
 };
 #define OPTION(n, k, field, d, v, h)                                                                         \
     {                                                                                                        \
@@ -52,6 +52,9 @@ static const struct config_option table[] = {
     OPTION("limit", CONFIG_UINT, limit_s, "120", "SECONDS", "real time for one seed of --seeds or --file"),
     OPTION("twice", CONFIG_BOOL, twice, NULL, NULL, "run each seed twice and compare the trace hashes"),
     OPTION("no-faults", CONFIG_BOOL, no_faults, NULL, NULL, "let nothing go wrong"),
+    OPTION(
+        "rot", CONFIG_BOOL, rot, NULL, NULL,
+        "data of one module rot, and nothing else goes wrong: with several copies nobody may see an error"),
     OPTION("verbose", CONFIG_BOOL, verbose, NULL, NULL, "the services' logs"),
     {.name = NULL},
 };
@@ -79,6 +82,7 @@ static enum sim_result run_once(const struct options *o, const struct campaign_r
                              .operations = (unsigned)o->operations,
                              .verbose = o->verbose,
                              .no_faults = o->no_faults,
+                             .rot = o->rot,
                              .copies = run->copies};
     struct sim_cluster *c;
     char why[16384];
@@ -99,12 +103,12 @@ static enum sim_result run_once(const struct options *o, const struct campaign_r
                " pauses, %" PRIu64 " cuts, %" PRIu64 " disconnects, %" PRIu64 " media faults, %" PRIu64
                " take-overs, %" PRIu64 " volume operations, %" PRIu64 " detaches, %" PRIu64
                " without space, %" PRIu64 " ghosts, %" PRIu64 " restores, %" PRIu64 " jumps, %" PRIu64
-               " rots, %" PRIu64 " damaged reads, %" PRIu64 " cache misses, %" PRIu64
-               " events, trace %016" PRIx64 "\n",
+               " rots, %" PRIu64 " units repaired, %" PRIu64 " damaged reads, %" PRIu64
+               " cache misses, %" PRIu64 " events, trace %016" PRIx64 "\n",
                run->seed, run->copies, c->completed, c->failed_ops, history_count(c->history), c->kills,
                c->power_losses, c->pauses, c->cuts, c->disconnects, c->media_faults, c->takeovers,
                c->admin_calls, c->detaches, c->no_space, c->ghosts, c->restores, c->jumps, c->rots,
-               c->damaged, c->misses, sim_world_steps(c->world), *hash);
+               c->repaired, c->damaged, c->misses, sim_world_steps(c->world), *hash);
     fflush(stdout);
     sim_cluster_destroy(c);
     return result;

@@ -93,7 +93,8 @@ static void check_lost(struct world *w, uint64_t block, uint32_t unit, bool lost
     request_free(&q);
 }
 
-/* Units without data: an error until they are written, after a replay and a close as well; the others are whole. */
+/* Units without data: an error until they are written, after a replay and a close as well; the others are
+ * whole. */
 static void lost_units(bool pmem, bool close)
 {
     struct world w;
@@ -159,10 +160,8 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_data_journal),
-        cmocka_unit_test(test_pmem_journal),
-        cmocka_unit_test(test_replayed),
-        cmocka_unit_test(test_lost_units),
+        cmocka_unit_test(test_data_journal), cmocka_unit_test(test_pmem_journal),
+        cmocka_unit_test(test_replayed),     cmocka_unit_test(test_lost_units),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
