@@ -140,4 +140,17 @@ struct copy_fetch_reply {
 };
 _Static_assert(sizeof(struct copy_fetch) == 40 && sizeof(struct copy_fetch_reply) == 24, "no hidden padding");
 
+/* Write turns that the caller has accepted: the member takes those that are higher than its own. OK: they are
+ * durable there. AGAIN: it has no room now. */
+#define COPY_TURNS_MAX 100u
+struct copy_turn {
+    struct uuid volume;
+    uint64_t host, turn; /* host 0: the floor of all hosts without a record */
+};
+struct copy_turns { /* then count struct copy_turn */
+    struct copy_head head;
+    uint32_t count, reserved;
+};
+_Static_assert(sizeof(struct copy_turn) == 32 && sizeof(struct copy_turns) == 24, "no hidden padding");
+
 #endif

@@ -66,6 +66,7 @@ TYPE(module_heartbeat_request, R(module_heartbeat_request, "mod", U32, module),
      F(module_heartbeat_request, "cap", U64, capacity_bytes),
      F(module_heartbeat_request, "used", U64, used_bytes),
      F(module_heartbeat_request, "rm", U64, removing_blocks),
+     F(module_heartbeat_request, "leav", U64, leaving_blocks),
      F(module_heartbeat_request, "dmg", BOOL, damaged), F(module_heartbeat_request, "r", U64, reads),
      F(module_heartbeat_request, "w", U64, writes), F(module_heartbeat_request, "rb", U64, read_bytes),
      F(module_heartbeat_request, "wb", U64, write_bytes), F(module_heartbeat_request, "err", U64, errors),
@@ -105,7 +106,10 @@ INFO(pool_list_reply, pool_info, R(pool_info, "id", U32, id), R(pool_info, "name
      F(pool_info, "mods", U32, modules), F(pool_info, "vols", U32, volumes),
      F(pool_info, "copies", U8, copies), F(pool_info, "minc", U8, min_copies),
      F(pool_info, "cap", U64, capacity_bytes), F(pool_info, "used", U64, used_bytes),
-     F(pool_info, "prov", U64, provisioned_bytes), F(pool_info, "serv", U32, partitions_served), WIRE_END);
+     F(pool_info, "prov", U64, provisioned_bytes), F(pool_info, "serv", U32, partitions_served),
+     F(pool_info, "mjoin", U32, moves_joining), F(pool_info, "mwait", U32, moves_waiting),
+     F(pool_info, "mleav", U32, moves_leaving), F(pool_info, "mstuck", U32, moves_stuck),
+     F(pool_info, "mmiss", U32, moves_missing), F(pool_info, "away", U32, modules_away), WIRE_END);
 TYPE(pool_reply, WIRE_M(struct mdc_pool_reply, "pool", pool, &mdc_pool_list_reply_item, true), WIRE_END);
 LIST(pool_list_reply);
 
@@ -156,7 +160,7 @@ TYPE(cluster_status_reply, R(cluster_status_reply, "cluster", BIN, cluster),
      F(cluster_status_reply, "att", U32, attachments), F(cluster_status_reply, "gws", U32, gateways),
      F(cluster_status_reply, "sess", U32, sessions), F(cluster_status_reply, "cap", U64, capacity_bytes),
      F(cluster_status_reply, "used", U64, used_bytes), F(cluster_status_reply, "store", STR, meta_store),
-     WIRE_END);
+     F(cluster_status_reply, "moves", U32, moves), WIRE_END);
 INFO(module_list_reply, module_info, R(module_info, "id", U32, id), F(module_info, "pool", U32, pool),
      F(module_info, "name", STR, name), F(module_info, "host", STR, host), F(module_info, "rack", STR, rack),
      F(module_info, "pname", STR, pool_name), F(module_info, "kind", U8, kind),
@@ -168,7 +172,9 @@ INFO(module_list_reply, module_info, R(module_info, "id", U32, id), F(module_inf
      F(module_info, "r", U64, reads), F(module_info, "w", U64, writes), F(module_info, "rb", U64, read_bytes),
      F(module_info, "wb", U64, write_bytes), F(module_info, "err", U64, errors),
      F(module_info, "wgt", U64, weight_bytes), F(module_info, "wset", BOOL, weight_set),
-     F(module_info, "drain", BOOL, draining), WIRE_END);
+     F(module_info, "drain", BOOL, draining), F(module_info, "rmv", BOOL, removing),
+     F(module_info, "away", BOOL, away), F(module_info, "join", U32, joining),
+     F(module_info, "leav", U64, leaving_blocks), WIRE_END);
 LIST(module_list_reply);
 TYPE(module_request, R(module_request, "mod", U32, module), WIRE_END);
 TYPE(module_add_request, R(module_add_request, "mod", U32, module), F(module_add_request, "pool", STR, pool),
@@ -178,7 +184,7 @@ TYPE(module_drain_request, R(module_drain_request, "mod", U32, module),
 TYPE(module_reweight_request, R(module_reweight_request, "mod", U32, module),
      R(module_reweight_request, "wgt", U64, weight_bytes), WIRE_END);
 TYPE(module_reply, WIRE_M(struct mdc_module_reply, "mod", module, &mdc_module_list_reply_item, true),
-     F(module_reply, "moved", U32, moved), WIRE_END);
+     F(module_reply, "moved", U32, moved), F(module_reply, "tomove", U32, to_move), WIRE_END);
 INFO(partition_list_reply, partition_info, R(partition_info, "pool", U32, pool),
      R(partition_info, "idx", U32, index), F(partition_info, "prim", U32, primary),
      R(partition_info, "epoch", U64, epoch), WIRE_N(struct mdc_partition_info, "mem", members, member_count),
@@ -196,7 +202,7 @@ TYPE(partition_show_reply, R(partition_show_reply, "pool", STR, pool),
      R(partition_show_reply, "idx", U32, index), R(partition_show_reply, "epoch", U64, epoch),
      F(partition_show_reply, "serv", BOOL, served), F(partition_show_reply, "rule", STR, rule),
      WIRE_A(struct mdc_partition_show_reply, "mem", members, member_count, &mdc_partition_show_reply_item),
-     WIRE_END);
+     F(partition_show_reply, "moves", STR, moves), WIRE_END);
 INFO(node_list_reply, node_info, R(node_info, "host", STR, host), F(node_info, "rack", STR, rack),
      F(node_info, "osds", U32, osds), F(node_info, "sans", U32, san_modules),
      F(node_info, "modsup", U32, modules_up), F(node_info, "gws", U32, gateways),

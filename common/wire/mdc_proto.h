@@ -92,6 +92,8 @@ struct mdc_module_heartbeat_request {
     uint64_t applied_term,
         applied_version; /* all volume and partition records up to it are durable and in force here */
     uint64_t capacity_bytes, used_bytes, removing_blocks;
+    uint64_t
+        leaving_blocks; /* of partitions that it has left by a table that it confirmed; 0 = none is left */
     bool damaged;
     uint64_t reads, writes, read_bytes, write_bytes, errors;                 /* since start */
     uint64_t highest_epoch, highest_layer, highest_generation, highest_turn; /* as at registration */
@@ -160,6 +162,11 @@ struct mdc_pool_info {
     uint8_t copies, min_copies;
     uint64_t capacity_bytes, used_bytes, provisioned_bytes;
     uint32_t partitions_served; /* with a live primary */
+    /* Copies on their way: members that are filled, that wait for their turn, that are to go. */
+    uint32_t moves_joining, moves_waiting, moves_leaving;
+    uint32_t moves_stuck;   /* partitions that should move, and nobody who answers has a copy */
+    uint32_t moves_missing; /* copies of each partition that no module is there for */
+    uint32_t modules_away;  /* whose copies are made elsewhere */
 };
 struct mdc_pool_reply {
     struct mdc_pool_info pool;
@@ -257,6 +264,7 @@ struct mdc_cluster_status_reply {
     uint64_t term, version, uptime_ms;
     uint32_t modules, modules_up, nodes, pools, partitions, partitions_served, volumes, attachments, gateways,
         sessions;
+    uint32_t moves; /* copies that are filled, wait for it, or are to go */
     uint64_t capacity_bytes, used_bytes;
     char meta_store[MDC_NAME_MAX];
 };
@@ -272,7 +280,11 @@ struct mdc_module_info {
     uint64_t reads, writes, read_bytes, write_bytes, errors;
     uint64_t weight_bytes; /* what it counts as in the placement: set, or its capacity */
     bool weight_set;
-    bool draining; /* gets no partitions */
+    bool draining;           /* gets no partitions, and gives away those it has */
+    bool removing;           /* likewise, and leaves its pool then */
+    bool away;               /* for so long that its copies are made elsewhere */
+    uint32_t joining;        /* partitions that it is filled with */
+    uint64_t leaving_blocks; /* that it still has of partitions that it has left */
 };
 struct mdc_module_request {
     uint32_t module;
@@ -293,6 +305,7 @@ struct mdc_module_reweight_request {
 struct mdc_module_reply {
     struct mdc_module_info module; /* id 0: it is forgotten */
     uint32_t moved;                /* partitions of its pool that were given to other modules */
+    uint32_t to_move;              /* copies of its pool that are to move, in the background */
 };
 struct mdc_module_list_reply {
     struct mdc_module_info items[8];
@@ -332,6 +345,7 @@ struct mdc_partition_show_reply {
     char rule[224]; /* of the pool, in words */
     struct mdc_partition_member members[8];
     uint32_t member_count;
+    char moves[512]; /* what is going to move, in lines; empty: nothing */
 };
 struct mdc_node_info {
     char host[MDC_NAME_MAX], rack[MDC_NAME_MAX];

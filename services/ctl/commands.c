@@ -92,8 +92,11 @@ static const struct config_option pool_create[] = {
      .help = "unit of placement (default: 1M; 4M with hdd or san modules)"},
     {.name = NULL},
 };
+#define OPTION_WAIT_MOVES OPTION_FLAG("wait", wait, "return when all copies are where they are to be")
+static const struct config_option moves[] = {OPTION_WAIT_MOVES, {.name = NULL}};
 static const struct config_option module_drain[] = {
     OPTION_FLAG("undo", undo, "let it take partitions again"),
+    OPTION_WAIT_MOVES,
     {.name = NULL},
 };
 static const struct config_option volume_create[] = {
@@ -268,15 +271,17 @@ const struct ctl_command ctl_commands[] = {
     {"node", "list", "", 0, NULL, "hosts and what runs on them", NULL, ctl_node_list},
     {"module", "list", "", 0, NULL, "modules: disks and LUNs", of_pool, ctl_module_list},
     {"module", "add", "MODULE [POOL]", 2, NULL,
-     "put a module into a pool (which may be left out when there is one)", NULL, ctl_module_add},
+     "put a module into a pool (which may be left out when there is one)", moves, ctl_module_add},
     {"module", "drain", "MODULE", 1, NULL, "empty a module: it gives its partitions away and takes none",
      module_drain, ctl_module_drain},
     {"module", "remove", "MODULE", 1, NULL,
-     "take a module out of its pool; one that is in none, and down, is forgotten", NULL, ctl_module_remove},
+     "empty a module and take it out of its pool; one that is in none, and down, is forgotten", moves,
+     ctl_module_remove},
     {"module", "reweight", "MODULE SIZE|auto", 2, NULL,
-     "place on it as if it had that size; auto: by its capacity", NULL, ctl_module_reweight},
+     "place on it as if it had that size; auto: by its capacity", moves, ctl_module_reweight},
     {"gateway", "list", "", 0, NULL, "gateways and their clients", NULL, ctl_gateway_list},
     {"pool", "list", "", 0, NULL, "pools and their use", NULL, ctl_pool_list},
+    {"pool", "status", "[NAME]", 1, "pool", "a pool, and what moves in it", NULL, ctl_pool_status},
     {"pool", "create", "NAME", 1, NULL, "make a pool of modules", pool_create, ctl_pool_create},
     {"pool", "delete", "NAME", 1, "pool", "remove an empty pool", NULL, ctl_pool_delete},
     {"partition", "list", "", 0, NULL, "partitions and who serves them", of_pool, ctl_partition_list},

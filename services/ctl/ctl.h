@@ -154,6 +154,7 @@ enum ctl_exit ctl_module_remove(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_module_reweight(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_gateway_list(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_list(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_pool_status(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_create(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_delete(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_partition_list(struct ctl *ctl, char *const *args);
@@ -174,6 +175,9 @@ enum ctl_exit ctl_fabric_bench(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_fabric_counters(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_completion(struct ctl *ctl, char *const *args);
 
+/* Waits, with a line of progress, until the module (0 = none in particular) of that pool has given away all
+ * it has, or all copies of the pool are where they are to be. removing: until it is out of the pool. */
+enum ctl_exit ctl_wait_moves(struct ctl *ctl, const char *pool, uint32_t module, bool removing);
 /* Words for the numbers of table.h; "unknown" for others. */
 const char *ctl_module_kind_name(unsigned kind);
 const char *ctl_media_name(unsigned media);

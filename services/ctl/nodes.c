@@ -79,12 +79,20 @@ static const struct sheet_column module_columns[] = {
     {"weight_bytes", NULL, SHEET_BYTES},
     {"weight_set", NULL, SHEET_BOOL},
     {"draining", NULL, SHEET_BOOL},
+    {"removing", NULL, SHEET_BOOL},
+    {"away", NULL, SHEET_BOOL},
+    {"joining", NULL, SHEET_NUMBER},
+    {"leaving_blocks", NULL, SHEET_NUMBER},
 };
 
 static const char *state_of(const struct mdc_module_info *m)
 {
     if (m->damaged)
         return "damaged";
+    if (m->away)
+        return "replaced";
+    if (m->removing && m->state == TABLE_MODULE_UP)
+        return "removing";
     return m->draining && m->state == TABLE_MODULE_UP ? "draining" : ctl_module_state_name(m->state);
 }
 
@@ -119,6 +127,10 @@ static void add_modules(void *arg, const void *reply)
         sheet_add_number(s, m->weight_bytes);
         sheet_add_bool(s, m->weight_set);
         sheet_add_bool(s, m->draining);
+        sheet_add_bool(s, m->removing);
+        sheet_add_bool(s, m->away);
+        sheet_add_number(s, m->joining);
+        sheet_add_number(s, m->leaving_blocks);
     }
 }
 

@@ -139,7 +139,7 @@ static const struct sheet_column show_columns[] = {
     {"epoch", "epoch", SHEET_NUMBER},      {"served", "served", SHEET_BOOL},
     {"rule", "rule", SHEET_TEXT},          {"members", "members", SHEET_NUMBERS},
     {"in_sync", "in sync", SHEET_NUMBERS}, {"primary", "primary", SHEET_NUMBER},
-    {"why", "why", SHEET_LINES},
+    {"why", "why", SHEET_LINES},           {"moves", "moves", SHEET_LINES},
 };
 
 static enum ctl_exit print_partition(struct ctl *ctl, const struct mdc_partition_show_reply *r)
@@ -169,6 +169,7 @@ static enum ctl_exit print_partition(struct ctl *ctl, const struct mdc_partition
     sheet_add_numbers(&s, in_sync, synced);
     sheet_add_number(&s, primary);
     sheet_add_text(&s, why);
+    sheet_add_text(&s, r->moves[0] != '\0' ? r->moves : "none");
     return ctl_print_record(ctl, &s);
 }
 

@@ -17,6 +17,12 @@ static const struct sheet_column columns[] = {
     {"used_bytes", "USED", SHEET_BYTES},
     {"capacity_bytes", "CAPACITY", SHEET_BYTES},
     {"min_copies", NULL, SHEET_NUMBER},
+    {"moves_joining", NULL, SHEET_NUMBER},
+    {"moves_waiting", NULL, SHEET_NUMBER},
+    {"moves_leaving", NULL, SHEET_NUMBER},
+    {"moves_stuck", NULL, SHEET_NUMBER},
+    {"moves_missing", NULL, SHEET_NUMBER},
+    {"modules_away", NULL, SHEET_NUMBER},
 };
 
 static void add_pool(struct sheet *s, const struct mdc_pool_info *p)
@@ -33,6 +39,12 @@ static void add_pool(struct sheet *s, const struct mdc_pool_info *p)
     sheet_add_number(s, p->used_bytes);
     sheet_add_number(s, p->capacity_bytes);
     sheet_add_number(s, p->min_copies);
+    sheet_add_number(s, p->moves_joining);
+    sheet_add_number(s, p->moves_waiting);
+    sheet_add_number(s, p->moves_leaving);
+    sheet_add_number(s, p->moves_stuck);
+    sheet_add_number(s, p->moves_missing);
+    sheet_add_number(s, p->modules_away);
 }
 
 static void add_pools(void *arg, const void *reply)
@@ -56,6 +68,94 @@ enum ctl_exit ctl_pool_list(struct ctl *ctl, char *const *args)
                                         .add = add_pools,
                                         .arg = &s});
 }
+
+/* ---- status ---- */
+
+static const struct sheet_column status_columns[] = {
+    {"name", "name", SHEET_TEXT},
+    {"moves", "moves", SHEET_LINES},
+    {"modules", "modules", SHEET_NUMBER},
+    {"modules_away", "modules replaced", SHEET_NUMBER},
+    {"copies", "copies", SHEET_NUMBER},
+    {"min_copies", "copies needed to write", SHEET_NUMBER},
+    {"partitions", "partitions", SHEET_NUMBER},
+    {"partitions_served", "partitions served", SHEET_NUMBER},
+    {"moves_joining", "copies being filled", SHEET_NUMBER},
+    {"moves_waiting", "copies waiting for it", SHEET_NUMBER},
+    {"moves_leaving", "copies to go", SHEET_NUMBER},
+    {"moves_stuck", "partitions stuck", SHEET_NUMBER},
+    {"moves_missing", "copies without a module", SHEET_NUMBER},
+    {"used_bytes", "used", SHEET_BYTES},
+    {"capacity_bytes", "capacity", SHEET_BYTES},
+};
+
+static void tell_moves(const struct mdc_pool_info *p, char *out, size_t cap)
+{
+    const uint32_t filled = p->moves_joining + p->moves_waiting;
+    const uint64_t copies = (uint64_t)p->partitions * (p->copies != 0 ? p->copies : 1);
+    char bytes[24];
+    format_size(copies != 0 ? p->used_bytes / copies * filled : 0, bytes);
+    size_t n = 0;
+    if (filled + p->moves_leaving == 0)
+        n = (size_t)snprintf(out, cap, "nothing moves");
+    else
+        n = (size_t)snprintf(out, cap, "%u copies to be filled (about %s), then %u to go", filled, bytes,
+                             p->moves_leaving);
+    if (p->moves_stuck != 0 && n < cap)
+        n += (size_t)snprintf(out + n, cap - n,
+                              "\n%u partitions wait for a module that is not up: nobody else has their data",
+                              p->moves_stuck);
+    if (p->moves_missing != 0 && n < cap)
+        snprintf(out + n, cap - n, "\ntoo few modules: %u of %u copies have no place", p->moves_missing,
+                 p->copies);
+}
+
+static void add_status(void *arg, const void *reply)
+{
+    const struct mdc_pool_list_reply *r = reply;
+    struct mdc_pool_info *p = arg;
+    for (uint32_t i = 0; i < r->count; i++) {
+        if (p->name[0] == '\0' || strcmp(p->name, r->items[i].name) == 0)
+            *p = r->items[i];
+    }
+}
+
+enum ctl_exit ctl_pool_status(struct ctl *ctl, char *const *args)
+{
+    static struct mdc_pool_list_reply reply;
+    struct mdc_pool_info p = {.id = 0};
+    struct sheet s;
+    char moves[256];
+    if (args[0] != NULL && !ctl_name(ctl, p.name, args[0]))
+        return CTL_USAGE;
+    const enum ctl_exit rc =
+        ctl_pages_read(ctl, &(struct ctl_pages){.method = MDC_METHOD_POOL_LIST,
+                                                .what = "list the pools",
+                                                .reply = &reply,
+                                                .next_offset = offsetof(struct mdc_pool_list_reply, next),
+                                                .add = add_status,
+                                                .arg = &p});
+    if (rc != CTL_DONE)
+        return rc;
+    if (p.id == 0 || (args[0] == NULL && reply.count > 1)) {
+        ctl_say(ctl, "cannot tell a pool's status: %s",
+                p.id == 0 ? "there is no such pool" : "there is more than one pool; name it");
+        return CTL_FAILED;
+    }
+    tell_moves(&p, moves, sizeof(moves));
+    sheet_init(&s, status_columns, ARRAY_LEN(status_columns));
+    sheet_add_text(&s, p.name);
+    sheet_add_text(&s, moves);
+    const uint64_t numbers[] = {p.modules,       p.modules_away,      p.copies,        p.min_copies,
+                                p.partitions,    p.partitions_served, p.moves_joining, p.moves_waiting,
+                                p.moves_leaving, p.moves_stuck,       p.moves_missing, p.used_bytes,
+                                p.capacity_bytes};
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+        sheet_add_number(&s, numbers[i]);
+    return ctl_print_record(ctl, &s);
+}
+
+/* ---- create ---- */
 
 /* "1,2,3" */
 static bool read_modules(struct ctl *ctl, struct mdc_pool_create_request *rq)

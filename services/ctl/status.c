@@ -69,6 +69,7 @@ static const struct sheet_column columns[] = {
     {"pools", "pools", SHEET_NUMBER},
     {"partitions", "partitions", SHEET_NUMBER},
     {"partitions_served", "partitions served", SHEET_NUMBER},
+    {"moves", "copies to move", SHEET_NUMBER},
     {"volumes", "volumes", SHEET_NUMBER},
     {"attachments", "attachments", SHEET_NUMBER},
     {"used_bytes", "used", SHEET_BYTES},
@@ -108,10 +109,10 @@ enum ctl_exit ctl_status(struct ctl *ctl, char *const *args)
     uuid_format(&r.cluster, cluster);
     sheet_add_text(&s, cluster);
     sheet_add_text(&s, r.meta_store);
-    const uint64_t numbers[] = {r.uptime_ms,   r.term,       r.version,           r.nodes,
-                                r.modules,     r.modules_up, r.gateways,          r.sessions,
-                                r.pools,       r.partitions, r.partitions_served, r.volumes,
-                                r.attachments, r.used_bytes, r.capacity_bytes};
+    const uint64_t numbers[] = {r.uptime_ms, r.term,        r.version,           r.nodes,
+                                r.modules,   r.modules_up,  r.gateways,          r.sessions,
+                                r.pools,     r.partitions,  r.partitions_served, r.moves,
+                                r.volumes,   r.attachments, r.used_bytes,        r.capacity_bytes};
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
         sheet_add_number(&s, numbers[i]);
     return ctl_print_record(ctl, &s);

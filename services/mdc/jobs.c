@@ -195,6 +195,9 @@ static void await_confirmation(struct mdc *m, struct mdc_job *job)
 static void finish_batch(struct mdc *m)
 {
     mdc_publish_batch(m);
+    /* Not sooner: what one batch changed, reports and restarts of many modules, is looked at once. */
+    if (mdc_move_note(m->state, &m->tx) && !loop_timer_armed(&m->move))
+        loop_timer_arm(m->env->loop, &m->move, MDC_MOVE_PACE_NS);
     mdc_tx_reset(&m->tx);
     while (!list_empty(&m->batch)) {
         struct mdc_job *job = list_entry(m->batch.next, struct mdc_job, link);

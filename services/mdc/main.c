@@ -17,6 +17,7 @@ struct options {
     struct service_options service;
     char *listen, *data_dir, *secret_file, *cluster;
     uint64_t heartbeat_ns, confirm_timeout_ns, meta_bytes;
+    uint64_t moves, moves_per_module, replace_after_ns, rest_ns;
     uint64_t max_pools, max_modules, max_partitions, max_volumes, max_attachments;
     bool trust_store;
 };
@@ -29,6 +30,10 @@ static const struct config_option option_table[] = {
     {"cluster", CONFIG_STRING, AT(cluster), NULL, 0, 0, false, "ID", "cluster id (32 hex digits): checked against the store; a new store gets it, or a random one"},
     {"heartbeat", CONFIG_DURATION, AT(heartbeat_ns), "1s", 10 * NS_PER_MS, 60 * NS_PER_S, false, "TIME", "how often modules and gateways tell that they live; silent for 5 of them is down"},
     {"confirm-timeout", CONFIG_DURATION, AT(confirm_timeout_ns), "8s", 10 * NS_PER_MS, 600 * NS_PER_S, false, "TIME", "how long a detach waits for the modules to confirm it"},
+    {"moves", CONFIG_UINT, AT(moves), "16", 1, 4096, false, "N", "copies of a pool's partitions that may be on their way to other modules at once"},
+    {"moves-per-module", CONFIG_UINT, AT(moves_per_module), "2", 1, 256, false, "N", "of them, how many one module may send or take at once"},
+    {"replace-after", CONFIG_DURATION, AT(replace_after_ns), "10m", NS_PER_S, 365 * 24 * 3600 * NS_PER_S, false, "TIME", "a module that is away for longer has its copies made elsewhere"},
+    {"rest-before-spread", CONFIG_DURATION, AT(rest_ns), "10s", 100 * NS_PER_MS, 24 * 3600 * NS_PER_S, false, "TIME", "how long nothing moves in a pool before primaries are spread over its modules"},
     {"meta-size", CONFIG_SIZE, AT(meta_bytes), "1G", MIB, 64 * GIB, false, "BYTES", "most bytes of the metadata store's file"},
     {"max-pools", CONFIG_UINT, AT(max_pools), "64", 1, 4096, false, "N", "most pools"},
     {"max-modules", CONFIG_UINT, AT(max_modules), "1024", 1, 65536, false, "N", "most modules"},
@@ -135,6 +140,10 @@ static int make_mdc(struct process *p, const struct options *o, const struct uui
         .heartbeat_ms = (uint32_t)(o->heartbeat_ns / NS_PER_MS),
         .confirm_timeout_ns = o->confirm_timeout_ns,
         .trust_store = o->trust_store,
+        .moves_total = (uint32_t)o->moves,
+        .moves_per_module = (uint32_t)o->moves_per_module,
+        .replace_after_ns = o->replace_after_ns,
+        .rest_ns = o->rest_ns,
         .meta = p->meta,
         .failed = store_failed,
         .user = p,

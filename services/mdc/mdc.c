@@ -37,7 +37,16 @@ static void tick(struct loop_timer *t)
         log_silent(m);
         mdc_kick(m);
     }
+    if (mdc_move_is_due(m->state, now_ns))
+        mdc_kick(m);
     mdc_check_waiting(m);
+}
+
+static void move(struct loop_timer *t)
+{
+    struct mdc *m = container_of(t, struct mdc, move);
+    if (m->started && !m->failed && mdc_move_is_due(m->state, loop_now_ns(m->env->loop)))
+        mdc_kick(m);
 }
 
 static void lost(struct loop_timer *t)
@@ -105,6 +114,10 @@ static int build(struct mdc *m)
         return rc;
     m->state->heartbeat_ms = m->config.heartbeat_ms;
     m->state->trusted = m->config.trust_store;
+    m->state->moves = (struct mdc_move_limits){.per_module = m->config.moves_per_module,
+                                               .total = m->config.moves_total,
+                                               .replace_ns = m->config.replace_after_ns,
+                                               .rest_ns = m->config.rest_ns};
     rc = load(m);
     if (rc != 0)
         return rc;
@@ -131,6 +144,14 @@ int mdc_create(struct env *env, const struct mdc_config *config, struct mdc **ou
     m->config = *config;
     if (m->config.heartbeat_ms == 0)
         m->config.heartbeat_ms = 1000;
+    if (m->config.moves_per_module == 0)
+        m->config.moves_per_module = 2;
+    if (m->config.moves_total == 0)
+        m->config.moves_total = 16;
+    if (m->config.replace_after_ns == 0)
+        m->config.replace_after_ns = 600 * NS_PER_S;
+    if (m->config.rest_ns == 0)
+        m->config.rest_ns = 10 * NS_PER_S;
     if (m->config.confirm_timeout_ns == 0)
         m->config.confirm_timeout_ns = 8 * NS_PER_S; /* below what callers wait for */
     list_init(&m->queue);
@@ -140,6 +161,7 @@ int mdc_create(struct env *env, const struct mdc_config *config, struct mdc **ou
     loop_task_init(&m->hint_task, mdc_send_hint);
     loop_timer_init(&m->tick, tick);
     loop_timer_init(&m->lost, lost);
+    loop_timer_init(&m->move, move);
     int rc = build(m);
     if (rc != 0) {
         m->config.meta = NULL; /* stays the caller's */
@@ -156,6 +178,7 @@ void mdc_destroy(struct mdc *m)
 {
     loop_timer_cancel(m->env->loop, &m->tick);
     loop_timer_cancel(m->env->loop, &m->lost);
+    loop_timer_cancel(m->env->loop, &m->move);
     loop_task_cancel(m->env->loop, &m->run_task);
     loop_task_cancel(m->env->loop, &m->hint_task);
     if (m->config.meta != NULL)

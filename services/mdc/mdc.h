@@ -32,6 +32,11 @@ struct mdc_config {
     uint32_t attachments;        /* most attachments; 0 = 65536 */
     uint32_t heartbeat_ms;       /* asked of modules and gateways; 0 = 1000; silent for 5 of them = DOWN */
     uint64_t confirm_timeout_ns; /* how long a detach waits for the modules' confirmation; 0 = 8 s */
+    /* Moving copies (docs/replication.md): how many may be on their way at once in a pool (0 = 16), and how
+     * many one module may take part in (0 = 2); how long a module is away until its copies are made elsewhere
+     * (0 = 10 min); how long a pool is at rest before primaries are spread (0 = 10 s). */
+    uint32_t moves_total, moves_per_module;
+    uint64_t replace_after_ns, rest_ns;
     /* The operator says that nobody knows more than the store: after a start no module is waited for that
      * might. */
     bool trust_store;

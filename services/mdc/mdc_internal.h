@@ -56,6 +56,7 @@ struct mdc {
     struct loop_task run_task, hint_task;
     struct loop_timer tick;
     struct loop_timer lost; /* a module's session went: is it back? */
+    struct loop_timer move; /* something changed that copies may have to move for */
     uint64_t last_tick_ns;
     uint64_t hinted_version;
 };

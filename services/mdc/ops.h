@@ -73,6 +73,25 @@ void mdc_restore_advance(struct mdc_decision *d);
 bool mdc_member_drop(struct mdc_decision *d, uint32_t index, uint32_t module);
 /* It is out of sync wherever somebody else who lives is in sync, by new epochs. */
 void mdc_members_dead(struct mdc_decision *d, uint32_t module);
+/* A new epoch of the partition (record index), as it is now. */
+void mdc_member_new_epoch(struct mdc_decision *d, uint32_t index);
+/* Members in sync come first, in their order: so who was the primary stays it. */
+void mdc_members_sort(struct record_partition *p);
+/* It is heard, on a connection, and not damaged. */
+bool mdc_module_alive(const struct mdc_module *m);
+
+/* ---- moving copies: ops_move.c; docs/replication.md ---- */
+/* How long after a change of members or modules it is looked whether copies are to move. */
+#define MDC_MOVE_PACE_NS (50u * NS_PER_MS)
+/* Looks at the pools that are due, when state.move_due; begins and ends moves by new epochs. For
+ * mdc_op_advance. */
+void mdc_move_advance(struct mdc_decision *d);
+/* The batch in tx is published: the pools whose modules or partitions it changed are due. True: there are. */
+bool mdc_move_note(struct mdc_state *s, const struct mdc_tx *tx);
+/* A pool is due; sets state.move_due. */
+bool mdc_move_is_due(struct mdc_state *s, uint64_t now_ns);
+/* Away for so long that its copies are made elsewhere. */
+bool mdc_module_away(const struct mdc_state *s, const struct mdc_module *m, uint64_t now_ns);
 /* Fills the description of a volume, a pool. */
 void mdc_volume_describe(struct mdc_state *s, const struct mdc_volume *v, struct mdc_volume_info *out);
 void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc_pool_info *out);

@@ -12,10 +12,15 @@
 /* Reports that are so far apart are not about one and the same trouble. */
 #define APART_GAP_NS NS_PER_S
 
+bool mdc_module_alive(const struct mdc_module *m)
+{
+    return m->registered && !m->down && m->session != NULL && !m->damaged;
+}
+
 static bool alive(struct mdc_state *s, uint32_t module)
 {
     const struct mdc_module *m = mdc_module_by_id(s, module);
-    return m != NULL && m->registered && !m->down && m->session != NULL && !m->damaged;
+    return m != NULL && mdc_module_alive(m);
 }
 
 static int member_find(const struct record_partition *p, uint32_t module)
@@ -37,7 +42,7 @@ static bool others_in_sync(struct mdc_state *s, const struct record_partition *p
     return false;
 }
 
-static void new_epoch(struct mdc_decision *d, uint32_t index)
+void mdc_member_new_epoch(struct mdc_decision *d, uint32_t index)
 {
     struct mdc_state *s = d->state;
     struct record_partition *p = &s->partitions[index];
@@ -47,8 +52,7 @@ static void new_epoch(struct mdc_decision *d, uint32_t index)
     mdc_tx_counters(d->tx);
 }
 
-/* Members in sync come first, in their order: so who was the primary stays it. */
-static void members_sort(struct record_partition *p)
+void mdc_members_sort(struct record_partition *p)
 {
     uint32_t sorted[TABLE_MEMBERS_MAX] = {0};
     unsigned n = 0;
@@ -66,7 +70,7 @@ bool mdc_member_drop(struct mdc_decision *d, uint32_t index, uint32_t module)
     if (at < 0 || !(p->members[at] & TABLE_MEMBER_IN_SYNC) || !others_in_sync(d->state, p, module, true))
         return false;
     p->members[at] &= ~TABLE_MEMBER_IN_SYNC;
-    members_sort(p);
+    mdc_members_sort(p);
     return true;
 }
 
@@ -78,7 +82,7 @@ void mdc_members_dead(struct mdc_decision *d, uint32_t module)
     for (uint32_t i = 0; pool != NULL && i < pool->rec.partitions; i++) {
         uint32_t index = pool->rec.first_partition + i;
         if (mdc_member_drop(d, index, module))
-            new_epoch(d, index);
+            mdc_member_new_epoch(d, index);
     }
 }
 
@@ -111,7 +115,7 @@ static bool take_item(struct mdc_decision *d, const struct mdc_module_report_ite
         if (in_sync || !alive(s, item->member))
             return false;
         p->members[at] |= TABLE_MEMBER_IN_SYNC;
-        members_sort(p);
+        mdc_members_sort(p);
         return true;
     default:
         return false;
@@ -141,7 +145,7 @@ uint32_t mdc_op_module_report(struct mdc_decision *d, const struct mdc_module_re
             member_find(p, item->member) < 0)
             continue;
         if (take_item(d, item, p))
-            new_epoch(d, index);
+            mdc_member_new_epoch(d, index);
     }
     return STATUS_OK;
 }

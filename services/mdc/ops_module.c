@@ -239,7 +239,7 @@ uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_
         raise_epochs(d, m, rq->highest_epoch);
     if (fresh) {
         m->applied_term = m->applied_version = 0;
-        m->removing_blocks = 0;
+        m->removing_blocks = m->leaving_blocks = 0;
     }
     m->capacity_bytes = rq->capacity_bytes;
     m->used_bytes = rq->used_bytes;
@@ -274,6 +274,7 @@ uint32_t mdc_op_module_heartbeat(struct mdc_decision *d, const struct mdc_module
     m->applied_term = rq->applied_term;
     m->applied_version = rq->applied_version;
     m->removing_blocks = rq->removing_blocks;
+    m->leaving_blocks = rq->leaving_blocks;
     m->used_bytes = rq->used_bytes;
     m->reads = rq->reads;
     m->writes = rq->writes;
@@ -323,6 +324,8 @@ bool mdc_op_watch(struct mdc_state *s, uint64_t now_ns, bool late)
     uint64_t limit_ns = (uint64_t)s->heartbeat_ms * SILENT_PERIODS * NS_PER_MS;
     for (uint32_t i = 0; i < s->limits.modules; i++) {
         struct mdc_module *m = &s->modules[i];
+        if (late && m->down)
+            m->heard_ns = now_ns; /* nor is anybody away for longer than this process saw it */
         if (m->rec.id == 0 || m->down)
             continue;
         if (late) {
@@ -404,4 +407,5 @@ void mdc_op_advance(struct mdc_decision *d)
         if (!uuid_is_zero(&v->rec.id) && v->rec.state != TABLE_VOLUME_READY && mdc_volume_fenced(s, v, NULL))
             finish_volume(d, v);
     }
+    mdc_move_advance(d);
 }

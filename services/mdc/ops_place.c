@@ -2,13 +2,14 @@
  * ops_place.c: what the placement goes by is changed: modules are added to pools, emptied, weighed, taken out
  * and forgotten; and what it came to is explained.
  *
- * No data moves between modules yet. So a partition is given to another module only while its pool has no
- * volumes: then nobody holds anything of it. Whatever would have to move data is refused.
+ * While a pool has no volumes nobody holds anything of it, and its partitions are given anew at once. Else
+ * the mover (ops_move.c) brings the data to where it is to be, and the answer tells how many copies that is.
  */
 #include "services/mdc/ops_place.h"
 #include "services/mdc/placement_explain.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,7 +65,7 @@ void mdc_layout_free(struct mdc_layout *l)
     memset(l, 0, sizeof(*l));
 }
 
-static struct placement_set *sets_of(const struct mdc_state *s, const struct mdc_pool *pool)
+struct placement_set *mdc_sets_of(const struct mdc_state *s, const struct mdc_pool *pool)
 {
     struct placement_set *sets = calloc(pool->rec.partitions, sizeof(*sets));
     for (uint32_t i = 0; sets != NULL && i < pool->rec.partitions; i++)
@@ -131,7 +132,7 @@ static uint32_t place_anew(struct mdc_decision *d, struct mdc_pool *pool, uint32
         mdc_layout_free(&l);
         return STATUS_AGAIN;
     }
-    struct placement_set *sets = sets_of(d->state, pool);
+    struct placement_set *sets = mdc_sets_of(d->state, pool);
     int rc = sets != NULL
                  ? placement_assign(&l.rule, l.modules, l.count, pool->rec.partitions, sets, sets, &result)
                  : -ENOMEM;
@@ -163,13 +164,67 @@ static uint32_t find(struct mdc_decision *d, const char *what, uint32_t id, stru
         "cannot %s module %u: there is no such module; the list of modules shows those there are", what, id);
 }
 
-static uint32_t refuse_data(struct mdc_decision *d, const char *what, const struct mdc_module *m,
-                            const struct mdc_pool *pool)
+/* ---- a pool that holds volumes ---- */
+
+/* Modules of the pool that take partitions, and what they hold in all. */
+struct takers {
+    uint32_t count;
+    uint64_t capacity_bytes;
+};
+
+static struct takers takers_of(const struct mdc_state *s, const struct mdc_pool *pool)
 {
-    return mdc_refuse(
-        d, STATUS_NOT_SUPPORTED,
-        "cannot %s module %u (%s of %s): pool \"%s\" holds volumes, and this version does not move their data between modules",
-        what, m->rec.id, m->rec.name, m->rec.host, pool->rec.name);
+    struct takers t = {.count = 0};
+    for (uint32_t i = 0; i < s->limits.modules; i++) {
+        const struct mdc_module *m = &s->modules[i];
+        if (m->rec.id == 0 || m->rec.pool != pool->rec.id || m->rec.draining || mdc_module_weight(m) == 0)
+            continue;
+        t.count++;
+        t.capacity_bytes += m->capacity_bytes;
+    }
+    return t;
+}
+
+static uint64_t used_of(const struct mdc_state *s, const struct mdc_pool *pool)
+{
+    uint64_t used = 0;
+    for (uint32_t i = 0; i < s->limits.modules; i++) {
+        if (s->modules[i].rec.id != 0 && s->modules[i].rec.pool == pool->rec.id)
+            used += s->modules[i].used_bytes;
+    }
+    return used;
+}
+
+/* *m was changed: do those who are left suffice for the copies that there are? */
+static const char *too_few(const struct mdc_state *s, const struct mdc_pool *pool, struct mdc_module *m,
+                           const struct record_module *before)
+{
+    const struct record_module after = m->rec;
+    const struct takers now = takers_of(s, pool);
+    m->rec = *before;
+    const struct takers then = takers_of(s, pool);
+    m->rec = after;
+    if (now.count >= then.count)
+        return NULL;
+    if (now.count < min_u64(pool->rec.copies, then.count))
+        return "too few modules of its pool would be left for the copies that the pool keeps; add another one first";
+    if (used_of(s, pool) > now.capacity_bytes / 100 * 95)
+        return "what its pool holds would not fit the others; add another one first";
+    return NULL;
+}
+
+/* Copies that are to move, now that *m was changed. */
+static uint32_t to_move(struct mdc_decision *d, const struct mdc_pool *pool, uint32_t *moves)
+{
+    struct mdc_sight g;
+    int rc = mdc_sight_make(d->state, pool, d->now_ns, &g);
+    if (rc == -EINVAL)
+        return STATUS_INVALID;
+    if (rc != 0)
+        return STATUS_NO_MEMORY;
+    *moves = g.result.moves;
+    mdc_sight_free(&g);
+    return STATUS_OK;
 }
 
 /*
@@ -180,11 +235,17 @@ static uint32_t settle(struct mdc_decision *d, const char *what, struct mdc_modu
                        const struct record_module *before, struct mdc_pool *pool,
                        struct mdc_module_reply *rep)
 {
-    uint32_t status = pool != NULL ? place_anew(d, pool, &rep->moved) : STATUS_OK;
+    const bool data = pool != NULL && volume_of(d->state, pool) != NULL;
+    const char *few = data ? too_few(d->state, pool, m, before) : NULL;
+    uint32_t status = few != NULL ? STATUS_INVALID : STATUS_OK;
+    if (few == NULL && pool != NULL)
+        status = data ? to_move(d, pool, &rep->to_move) : place_anew(d, pool, &rep->moved);
     if (status != STATUS_OK) {
         m->rec = *before;
         const char *why = "out of memory";
-        if (status == STATUS_INVALID)
+        if (few != NULL)
+            why = few;
+        else if (status == STATUS_INVALID)
             why = "no other module of its pool could take its partitions";
         else if (status == STATUS_AGAIN)
             why =
@@ -232,8 +293,6 @@ uint32_t mdc_op_module_add(struct mdc_decision *d, const struct mdc_module_add_r
         return refuse(d, "add", m, STATUS_AGAIN, "it is not up; start it");
     if (m->rec.draining)
         return refuse(d, "add", m, STATUS_INVALID, "it is marked as draining; undo that first");
-    if (volume_of(d->state, pool) != NULL)
-        return refuse_data(d, "add", m, pool);
     const struct record_module before = m->rec;
     m->rec.pool = pool->rec.id;
     return settle(d, "add", m, &before, pool, rep);
@@ -250,11 +309,6 @@ uint32_t mdc_op_module_drain(struct mdc_decision *d, const struct mdc_module_dra
     if (status != STATUS_OK)
         return status;
     struct mdc_pool *pool = mdc_pool_by_id(d->state, m->rec.pool);
-    if (pool != NULL && volume_of(d->state, pool) != NULL) {
-        if (m->partitions != 0 && !rq->undo)
-            return refuse_data(d, what, m, pool);
-        pool = NULL; /* it holds nothing, and gets nothing before data can move */
-    }
     const struct record_module before = m->rec;
     m->rec.draining = !rq->undo;
     return settle(d, what, m, &before, pool, rep);
@@ -270,8 +324,6 @@ uint32_t mdc_op_module_reweight(struct mdc_decision *d, const struct mdc_module_
     if (rq->weight_bytes > UINT32_MAX * MIB)
         return refuse(d, "reweight", m, STATUS_RANGE, "the weight is above 4 PiB");
     struct mdc_pool *pool = mdc_pool_by_id(d->state, m->rec.pool);
-    if (pool != NULL && volume_of(d->state, pool) != NULL)
-        return refuse_data(d, "reweight", m, pool);
     const struct record_module before = m->rec;
     m->rec.weight_mib = (uint32_t)((rq->weight_bytes + MIB - 1) / MIB);
     return settle(d, "reweight", m, &before, pool, rep);
@@ -283,11 +335,15 @@ uint32_t mdc_op_module_reweight(struct mdc_decision *d, const struct mdc_module_
 static uint32_t leave_pool(struct mdc_decision *d, struct mdc_module *m, struct mdc_pool *pool,
                            struct mdc_module_reply *rep)
 {
-    if (volume_of(d->state, pool) != NULL && m->partitions != 0)
-        return refuse_data(d, "remove", m, pool);
     const struct record_module before = m->rec;
+    if (volume_of(d->state, pool) != NULL && (m->partitions != 0 || m->leaving_blocks != 0)) {
+        m->rec.draining = RECORD_REMOVING; /* the mover takes it out when it is empty */
+        return settle(d, "remove", m, &before, pool, rep);
+    }
     m->rec.pool = 0;
-    uint32_t status = settle(d, "remove", m, &before, m->partitions != 0 ? pool : NULL, rep);
+    m->rec.draining = 0;
+    const bool asks = m->partitions != 0 || volume_of(d->state, pool) != NULL;
+    uint32_t status = settle(d, "remove", m, &before, asks ? pool : NULL, rep);
     if (status == STATUS_OK)
         m->partitions = rep->module.partitions = 0;
     return status;
@@ -388,7 +444,7 @@ static uint32_t tell(struct mdc_decision *d, const struct mdc_pool *pool, uint32
     struct mdc_layout l;
     if (mdc_layout_of_pool(d->state, pool, &l) != 0)
         return mdc_refuse(d, STATUS_NO_MEMORY, "cannot show partition %u: out of memory", p);
-    struct placement_set *sets = sets_of(d->state, pool);
+    struct placement_set *sets = mdc_sets_of(d->state, pool);
     struct placement_label *labels = calloc(l.count + 1, sizeof(*labels));
     int rc = -ENOMEM;
     if (sets != NULL && labels != NULL) {
@@ -403,6 +459,28 @@ static uint32_t tell(struct mdc_decision *d, const struct mdc_pool *pool, uint32
         return STATUS_OK;
     return mdc_refuse(d, rc == -ENOMEM ? STATUS_NO_MEMORY : STATUS_INVALID, "cannot show partition %u: %s", p,
                       rc == -ENOMEM ? "out of memory" : "no module of its pool can take partitions");
+}
+
+/* What the mover is going to do to the partition. */
+static void tell_moves(struct mdc_decision *d, const struct mdc_pool *pool, uint32_t p, char *out, size_t cap)
+{
+    const struct record_partition *r = &d->state->partitions[pool->rec.first_partition + p];
+    struct mdc_sight g;
+    size_t n = 0;
+    if (mdc_sight_make(d->state, pool, d->now_ns, &g) != 0)
+        return;
+    const struct placement_set *wanted = &g.wanted[p];
+    for (unsigned k = 0; k < TABLE_MEMBERS_MAX && n < cap; k++) {
+        const uint32_t id = TABLE_MEMBER_ID(r->members[k]), next = TABLE_MEMBER_ID(wanted->members[k]);
+        if (next != 0 && !placement_set_has(&g.now[p], next))
+            n += (size_t)snprintf(out + n, cap - n, "%smodule %u is to get a copy", n > 0 ? "\n" : "", next);
+        if (id != 0 && n < cap && !(r->members[k] & TABLE_MEMBER_IN_SYNC) && placement_set_has(wanted, id))
+            n += (size_t)snprintf(out + n, cap - n, "%smodule %u is being filled", n > 0 ? "\n" : "", id);
+        if (id != 0 && n < cap && !placement_set_has(wanted, id))
+            n += (size_t)snprintf(out + n, cap - n, "%smodule %u goes when the others are in sync",
+                                  n > 0 ? "\n" : "", id);
+    }
+    mdc_sight_free(&g);
 }
 
 uint32_t mdc_op_partition_show(struct mdc_decision *d, const struct mdc_partition_show_request *rq,
@@ -424,6 +502,7 @@ uint32_t mdc_op_partition_show(struct mdc_decision *d, const struct mdc_partitio
     rep->epoch = r->epoch;
     rep->served = m != NULL && mdc_module_serves(m);
     memcpy(rep->rule, story.rule, sizeof(rep->rule));
+    tell_moves(d, pool, p, rep->moves, sizeof(rep->moves));
     for (unsigned k = 0; k < TABLE_MEMBERS_MAX; k++) {
         if (r->members[k] == 0)
             continue;

@@ -17,5 +17,18 @@ int mdc_layout_make(struct mdc_module *const *chosen, uint32_t count, uint8_t co
 /* Of the pool's modules. */
 int mdc_layout_of_pool(struct mdc_state *s, const struct mdc_pool *pool, struct mdc_layout *out);
 void mdc_layout_free(struct mdc_layout *l);
+/* The members of the pool's partitions, malloc'ed; NULL: no memory. */
+struct placement_set *mdc_sets_of(const struct mdc_state *s, const struct mdc_pool *pool);
+
+/* A pool as it is and as the placement wants it. */
+struct mdc_sight {
+    struct mdc_layout layout; /* with modules that are away */
+    bool *silent;             /* of its modules: does not answer at present */
+    struct placement_set *now, *wanted;
+    struct placement_result result;
+};
+/* 0; -EINVAL: no module can take anything; -ENOMEM. Freed by mdc_sight_free. */
+int mdc_sight_make(struct mdc_state *s, const struct mdc_pool *pool, uint64_t now_ns, struct mdc_sight *out);
+void mdc_sight_free(struct mdc_sight *g);
 
 #endif

@@ -244,6 +244,8 @@ static void drop_pool(struct mdc_decision *d, struct mdc_pool *pool)
         struct mdc_module *m = &s->modules[i];
         if (m->rec.id != 0 && m->rec.pool == id) {
             m->rec.pool = 0;
+            if (m->rec.draining == RECORD_REMOVING)
+                m->rec.draining = 0;
             m->partitions = 0;
             mdc_tx_record(d->tx, TABLE_MODULE, i);
         }

@@ -40,6 +40,12 @@ void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc
     out->stripe_bytes = p->rec.stripe_bytes;
     out->copies = p->rec.copies;
     out->min_copies = p->rec.min_copies != 0 ? p->rec.min_copies : 1;
+    out->moves_joining = p->moving.joining;
+    out->moves_waiting = p->moving.waiting;
+    out->moves_leaving = p->moving.leaving;
+    out->moves_stuck = p->moving.stuck;
+    out->moves_missing = p->moving.missing;
+    out->modules_away = p->moving.away;
     for (uint32_t i = 0; i < s->limits.modules; i++) {
         const struct mdc_module *m = &s->modules[i];
         if (m->rec.id == 0 || m->rec.pool != p->rec.id)
@@ -152,6 +158,16 @@ static uint8_t module_state(const struct mdc_module *m)
     return m->registered && !m->down ? TABLE_MODULE_UP : TABLE_MODULE_DOWN;
 }
 
+/* A member, and not in sync. */
+static bool is_joining(const struct record_partition *p, uint32_t module)
+{
+    for (unsigned k = 0; k < TABLE_MEMBERS_MAX; k++) {
+        if (TABLE_MEMBER_ID(p->members[k]) == module)
+            return !(p->members[k] & TABLE_MEMBER_IN_SYNC);
+    }
+    return false;
+}
+
 void mdc_module_describe(struct mdc_state *s, const struct mdc_module *m, uint64_t now_ns,
                          struct mdc_module_info *out)
 {
@@ -182,6 +198,12 @@ void mdc_module_describe(struct mdc_state *s, const struct mdc_module *m, uint64
     out->weight_bytes = mdc_module_weight(m);
     out->weight_set = m->rec.weight_mib != 0;
     out->draining = m->rec.draining != 0;
+    out->removing = m->rec.draining == RECORD_REMOVING;
+    out->away = mdc_module_away(s, m, now_ns);
+    out->leaving_blocks = m->leaving_blocks;
+    const struct mdc_pool *pool = mdc_pool_by_id(s, m->rec.pool);
+    for (uint32_t i = 0; pool != NULL && i < pool->rec.partitions; i++)
+        out->joining += is_joining(&s->partitions[pool->rec.first_partition + i], m->rec.id);
 }
 
 uint32_t mdc_op_module_list(struct mdc_decision *d, const struct mdc_list_request *rq,
@@ -364,6 +386,7 @@ static void count_pools(struct mdc_state *s, struct mdc_cluster_status_reply *re
         rep->partitions += info.partitions;
         rep->partitions_served += info.partitions_served;
         rep->volumes += info.volumes;
+        rep->moves += info.moves_joining + info.moves_waiting + info.moves_leaving;
     }
 }
 

@@ -113,7 +113,7 @@ static const char *module_wrong(const struct record_module *m)
     if ((m->kind != TABLE_MODULE_OSD && m->kind != TABLE_MODULE_SAN) || m->media < TABLE_MEDIA_SSD ||
         m->media > TABLE_MEDIA_SAN)
         return "a module's kind or medium is not known";
-    if (m->draining > 1)
+    if (m->draining > RECORD_REMOVING)
         return "whether a module is to be emptied is not known";
     if (!name_good(m->host) || !name_good(m->name) || !text_ends(m->rack, sizeof(m->rack)))
         return "a module's host or name is not valid";

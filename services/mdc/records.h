@@ -73,6 +73,10 @@ struct record_pool {
     uint32_t reserved1;
     uint32_t crc;
 };
+enum record_draining {
+    RECORD_DRAINING = 1, /* gets no partitions, and gives away those it has */
+    RECORD_REMOVING = 2, /* likewise; out of its pool when it has nothing left */
+};
 struct record_module {
     struct record_head head;
     uint32_t id;   /* record index in the table + 1 */
@@ -80,7 +84,7 @@ struct record_module {
     struct uuid store;
     uint64_t start_counter, incarnation, capacity_bytes;
     uint8_t kind, media;
-    uint8_t draining; /* gets no partitions */
+    uint8_t draining; /* enum record_draining */
     uint8_t reserved[5];
     uint8_t addr[MDC_ADDR_LEN];
     char host[MDC_NAME_MAX], rack[MDC_NAME_MAX], name[MDC_NAME_MAX];

@@ -42,15 +42,36 @@ struct mdc_module { /* index = id - 1; rec.id 0 = free */
     struct mdc_ahead ahead[MDC_AHEAD_MAX];
     uint32_t ahead_count;
     uint64_t heard_ns;
-    uint64_t lost_ns; /* when its session went; 0 = it has one, or had none */
-    bool dead;        /* its copies are to leave the in-sync sets: the next batch does it */
+    uint64_t lost_ns;        /* when its session went; 0 = it has one, or had none */
+    bool dead;               /* its copies are to leave the in-sync sets: the next batch does it */
+    uint64_t leaving_blocks; /* heard: it still has so many of partitions that it has left */
+    uint64_t empty_version;  /* table version that has it in no partition, 0 = it is in some */
     uint64_t apart_since_ns, apart_heard_ns; /* a primary reports that it cannot reach it */
     uint64_t applied_term, applied_version;  /* confirmed by heartbeat */
     uint64_t capacity_bytes, used_bytes, removing_blocks;
     uint64_t reads, writes, read_bytes, write_bytes, errors;
 };
+/* What the mover (ops_move.c) saw of a pool when it looked last. Nothing of it needs to outlive the process.
+ */
+struct mdc_moving {
+    uint64_t look_ns;     /* to be looked at from then on; UINT64_MAX = when something changes */
+    uint32_t joining;     /* members that are being filled */
+    uint32_t waiting;     /* members that are wanted, and not begun with */
+    uint32_t leaving;     /* members that are to go */
+    uint32_t stuck;       /* partitions that no module which answers has a copy of, so nothing moves */
+    uint32_t missing;     /* copies that the pool should have of each partition, and no module can take */
+    uint32_t away;        /* modules that are away for so long that their copies are made elsewhere */
+    uint64_t rest_ns;     /* since when nothing moves and all are in sync; 0 = not so */
+    uint64_t handover_ns; /* when a primary was changed last */
+};
 struct mdc_pool { /* index = id - 1; rec.id 0 = free */
     struct record_pool rec;
+    struct mdc_moving moving;
+};
+/* How fast the mover goes; see struct mdc_config. */
+struct mdc_move_limits {
+    uint32_t per_module, total;
+    uint64_t replace_ns, rest_ns;
 };
 struct mdc_volume { /* slot = record index in the table; rec.id zero = free */
     struct record_volume rec;
@@ -98,8 +119,10 @@ struct mdc_state {
     uint32_t attachments_max;
     uint32_t heartbeat_ms;
     struct record_counters counters;
-    uint64_t turn_next;     /* turns in [turn_next, counters.turn_limit) may be given */
-    uint64_t raise_term;    /* a term seen elsewhere that ours must go above; 0 = none */
+    uint64_t turn_next;  /* turns in [turn_next, counters.turn_limit) may be given */
+    uint64_t raise_term; /* a term seen elsewhere that ours must go above; 0 = none */
+    struct mdc_move_limits moves;
+    bool move_due;          /* the next batch looks at pools that are due */
     bool restored;          /* somebody knew more than the store: it was put back from an old copy */
     bool trusted;           /* the operator says that it was not: nobody is waited for */
     struct mdc_held loaded; /* generation, turn: the highest that the store knew when this process began */

@@ -13,6 +13,7 @@ static void fail_tell(struct loop_task *task)
     rwm_copies_stop(m);
     rwm_member_stop(m);
     rwm_remove_stop(m);
+    rwm_leave_stop(m);
     rwm_requests_refuse(m, STATUS_NOT_SERVING);
     if (m->shutdown_done) {
         /* The shutdown is over, too: nothing more can be written back. */
@@ -146,7 +147,7 @@ void rwm_shutdown_step(struct rwm *m)
 {
     if (m->state != RWM_STOPPING || m->opening)
         return;
-    if (m->active > 0 || m->remove.out > 0 || m->remove.cutting || m->identity_busy)
+    if (m->active > 0 || m->remove.out > 0 || m->leave.out > 0 || m->remove.cutting || m->identity_busy)
         return;
     m->state = RWM_CLOSING;
     if (m->store)
@@ -169,6 +170,7 @@ void rwm_shutdown(struct rwm *m, void (*done)(void *arg, int rc), void *arg)
     rwm_copies_shutdown(m);
     rwm_member_stop(m);
     rwm_remove_stop(m);
+    rwm_leave_stop(m);
     if (m->state == RWM_FAILED) {
         m->shutdown_rc = m->fail_rc;
         loop_task_cancel(m->env->loop, &m->fail_task);
@@ -206,6 +208,7 @@ static void rwm_init(struct rwm *m)
     m->log_limit.interval_ns = NS_PER_S;
     rwm_apply_init(m);
     rwm_remove_init(m);
+    rwm_leave_init(m);
     rwm_copies_init(m);
 }
 
@@ -264,6 +267,7 @@ void rwm_destroy(struct rwm *m)
     rwm_copies_destroy(m);
     rwm_member_stop(m);
     rwm_remove_stop(m);
+    rwm_leave_stop(m);
     struct loop_task *tasks[] = {&m->queue_task, &m->fail_task, &m->shutdown_task};
     for (size_t i = 0; i < ARRAY_LEN(tasks); i++)
         loop_task_cancel(loop, tasks[i]);
@@ -290,6 +294,7 @@ void rwm_stats_get(const struct rwm *m, struct rwm_stats *out)
     *out = m->stats;
     out->requests_active = m->active;
     out->removing_blocks = rwm_remove_pending(m);
+    out->leaving_blocks = rwm_leave_pending(m);
     out->table_version = m->force_version;
     out->applied_version = m->applied_version;
     out->module = m->id;

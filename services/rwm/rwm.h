@@ -65,6 +65,7 @@ void rwm_shutdown(struct rwm *m, void (*done)(void *arg, int rc), void *arg);
 struct rwm_stats {
     uint64_t reads, writes, discards, read_bytes, write_bytes, errors;
     uint64_t refused_epoch, refused_generation, refused_turn, refused_range, refused_crc;
+    uint64_t leaving_blocks; /* of partitions that the module has left */
     uint64_t requests_active, removing_blocks, table_version, applied_version;
     uint64_t recovered_blocks, recovered_bytes; /* sent to members that were not in sync */
     uint64_t rotten_units;       /* could not be read when they were looked for, again and again counted */

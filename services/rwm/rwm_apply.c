@@ -64,6 +64,8 @@ static void pool_identity_done(void *arg, int rc)
 static int pool_take(struct rwm *m, uint32_t id, uint32_t count, uint32_t stripe_bytes)
 {
     struct rwm_part *parts = NULL;
+    if (!rwm_leave_halt(m))
+        return -EAGAIN;
     if (count > 0) {
         parts = calloc(count, sizeof(*parts));
         if (!parts)
@@ -76,7 +78,7 @@ static int pool_take(struct rwm *m, uint32_t id, uint32_t count, uint32_t stripe
     }
     if (!list_empty(&m->copies)) {
         free(parts);
-        rwm_fail(m, -ESTALE, "the pool of module %u changed: starting again", m->id);
+        rwm_fail(m, -EAGAIN, "the pool of module %u changed: starting again", m->id);
         return -ESTALE;
     }
     free(m->parts);
@@ -277,7 +279,7 @@ static bool apply_stage(struct rwm *m, const struct table *t)
     return true;
 }
 
-static void apply_force(struct rwm *m)
+static void apply_force(struct rwm *m, const struct table *t)
 {
     for (uint32_t i = 0; i < m->part_count; i++) {
         struct rwm_part *part = &m->parts[i];
@@ -288,6 +290,7 @@ static void apply_force(struct rwm *m)
         part->primary = part->staged_primary;
         rwm_epoch_force(m, i);
     }
+    rwm_leave_look(m, t);
     rwm_peers_table(m);
     rwm_volumes_force(m);
     m->force_term = m->apply.term;
@@ -378,7 +381,7 @@ static void apply_step(struct loop_task *task)
         a->phase = RWM_APPLY_IDLE;
         if (a->again)
             loop_defer(m->env->loop, &a->task);
-        apply_force(m);
+        apply_force(m, t);
     }
     if (drained(m))
         apply_confirm(m);

@@ -107,6 +107,7 @@ void rwm_catchup_stop(struct rwm_copy *k)
         k->copying--;
     }
     k->walked = false;
+    k->turn_serial = 0;
     if (!k->walk)
         return;
     struct rwm_walk *w = k->walk;
@@ -141,7 +142,7 @@ static void walk_step(struct rwm_copy *k)
         if (!same && gone == removals && !rwm_remove_matches(k->c->m, &key))
             rwm_catchup_block(k, &key);
     }
-    if (k->walk != w || w->next < 2 * w->items || k->copying > 0)
+    if (k->walk != w || w->next < 2 * w->items || k->copying > 0 || !rwm_turns_told(k))
         return;
     log_info(k->c->m->env, "a copy has caught up", "module=%u peer=%u partition=%u blocks=%u", k->c->m->id,
              k->module, k->c->partition, w->items);

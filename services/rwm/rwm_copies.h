@@ -5,6 +5,7 @@
  *   rwm_recent.c     versions that are not known to be committed
  *   rwm_reconcile.c  making the in-sync members equal before a new primary serves
  *   rwm_forward.c    a write's way to the other members, and when it is committed
+ *   rwm_turn_copy.c  the write turns, for a member that is filled
  *   rwm_catchup.c    bringing a member that is not in sync up to the primary
  *   rwm_rot.c        repair of what cannot be read, from another copy
  *   rwm_serve.c      the member's side of all that: promises given, joins, forwards, replacements, lists
@@ -45,6 +46,8 @@ struct rwm_peer {
     uint64_t promise_sent_ns, promise_until_ns; /* held until; 0 = none */
     uint64_t free_blocks, spent_blocks;         /* at the last answer; that may have been filled since */
     unsigned filling;                           /* forwards under way that may fill one */
+    struct rwm_turn_pass *turns;                /* write turns on their way there */
+    uint64_t turns_told;                        /* m->turn_serial that it has all turns up to */
     struct rpc_call hello_call, promise_call;
     struct copy_peer_hello hello;
     struct copy_promise promise;
@@ -88,6 +91,7 @@ struct rwm_copy {
     struct copy_join join;
     struct rwm_walk *walk; /* catching up */
     bool walked;           /* ... compared; what differed is on its way */
+    uint64_t turn_serial;  /* m->turn_serial when that had arrived; 0 = not yet */
     uint64_t walk_after_ns;
     struct list todo; /* blocks that wait to be copied; counted in copying */
     unsigned reading; /* of copying: those that hold memory */
@@ -318,6 +322,14 @@ bool rwm_rot_write(struct rwm *m, struct rwm_piece *p, int rc);
 bool rwm_rot_copy(struct rwm *m, struct rwm_piece *p, int rc);
 void rwm_rot_step(struct rwm *m); /* goes on with what waits */
 void rwm_rot_destroy(struct rwm *m);
+
+/* ---- rwm_turn_copy.c ---- */
+/* The member has all write turns that were accepted here before what differed had arrived there. Else they
+ * are on their way; the tick asks again. */
+bool rwm_turns_told(struct rwm_copy *k);
+/* Answers and frees req. */
+void rwm_turns_serve(struct rwm *m, struct rwm_request *req, const struct copy_turns *rq,
+                     const uint8_t *items, uint32_t bytes);
 
 /* ---- rwm_serve.c ---- */
 /* A request of another module (COPY_METHOD_*), on a connection that began with PEER_HELLO. */

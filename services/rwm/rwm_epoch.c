@@ -30,7 +30,9 @@ bool rwm_copies_may_answer(const struct rwm_copies *c)
         return false;
     for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
         const struct rwm_copy *k = &c->copy[i];
-        if (k->member && k->in_sync && (!k->joined || !rwm_peer_promised(k->peer, clock)))
+        /* One that was reported as equal may be in sync, and another one's primary, by an epoch not heard of.
+         */
+        if (k->member && (k->in_sync || k->claimed) && (!k->joined || !rwm_peer_promised(k->peer, clock)))
             return false;
     }
     return true;
@@ -155,6 +157,32 @@ static bool all_joined(const struct rwm_copies *c)
     return true;
 }
 
+/*
+ * Writes that were begun while this module was the only member: nobody else has them, nor are they in a list.
+ * Nothing is compared before the store has them, or a comparison that came too early would miss them.
+ */
+static bool alone_writes(const struct rwm *m, uint32_t partition)
+{
+    list_for_each(n, &m->versioned)
+    {
+        const struct rwm_piece *p = list_entry(n, struct rwm_piece, versioned_link);
+        if (p->partition == partition && !p->copied)
+            return true;
+    }
+    return false;
+}
+
+bool rwm_leave_writes(const struct rwm *m, uint32_t partition)
+{
+    const struct rwm_copies *c = rwm_copies_of(m, partition);
+    return alone_writes(m, partition) || (c && (c->storing != 0 || !list_empty(&c->flight)));
+}
+
+static bool own_store_ready(const struct rwm_copies *c)
+{
+    return c->storing == 0 && !alone_writes(c->m, c->partition) && !rwm_leave_busy(c->m, c->partition);
+}
+
 void rwm_epoch_step(struct rwm_copies *c)
 {
     struct rwm *m = c->m;
@@ -167,7 +195,7 @@ void rwm_epoch_step(struct rwm_copies *c)
         if (k->peer && k->peer->state == PEER_UP && !k->joined && !k->joining)
             join_send(k);
     }
-    if (c->state == COPIES_JOINING && c->storing == 0 && all_joined(c) &&
+    if (c->state == COPIES_JOINING && own_store_ready(c) && all_joined(c) &&
         loop_clock_ns(m->env->loop) >= c->wait_until_ns) {
         if (c->in_sync == 0) {
             rwm_epoch_serving(c);

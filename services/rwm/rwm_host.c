@@ -212,6 +212,7 @@ COPY_HANDLER(versions, VERSIONS)
 COPY_HANDLER(forward, FORWARD)
 COPY_HANDLER(replace, REPLACE)
 COPY_HANDLER(fetch, FETCH)
+COPY_HANDLER(turns, TURNS)
 
 static const struct rpc_method host_methods[] = {
 #define BLOCK_METHOD(num, name_, handler_)                                                                   \

@@ -9,6 +9,7 @@
  * reads and extents rwm_turn.c     write turns rwm_volume.c   volume records rwm_apply.c    a table taken
  * over: records made durable, then in force, then confirmed rwm_member.c   registration and heartbeats
  *   rwm_remove.c   background removal
+ *   rwm_leave.c    background removal of what is left of partitions that this module has left
  */
 #ifndef CISTERN_SERVICES_RWM_INTERNAL_H
 #define CISTERN_SERVICES_RWM_INTERNAL_H
@@ -89,6 +90,7 @@ struct rwm_request {
         struct copy_replace replace;
         struct copy_fetch fetch;
         struct copy_versions versions;
+        struct store_record_op turns; /* what TURNS brought becomes durable */
     } copy;
 };
 struct rwm_piece {
@@ -198,6 +200,8 @@ struct rwm_part {
     uint64_t counter;
     uint64_t staged_epoch;
     bool primary, staged_primary, dirty, complained;
+    bool left, left_empty;     /* it was a member, and is not; nothing of it is left here */
+    uint32_t leave_out;        /* removals under way */
     struct rwm_copies *copies; /* NULL: no other members, ever */
 };
 struct rwm_volume { /* of the store's volume record of the same index; the fields are what is in force */
@@ -289,6 +293,18 @@ struct rwm_remove {
     struct rwm_volume *cutting; /* whose last block is being cut */
     struct store_op stat;
 };
+struct rwm_leave {
+    struct loop_timer timer;
+    uint32_t parts;     /* left, and not empty */
+    uint32_t partition; /* that the pass is at */
+    uint64_t cursor;
+    bool part_ended, part_found; /* of that partition: all was listed; something was */
+    struct store_key keys[RWM_REMOVE_KEYS];
+    unsigned key_count, key_pos, out;
+    uint64_t found, removed;
+    bool halt; /* rwm_leave_halt waits */
+    struct rwm_remove_op ops[RWM_REMOVE_OPS];
+};
 struct rwm {
     struct env *env;
     struct rwm_host *host;
@@ -315,6 +331,7 @@ struct rwm {
     struct list *volume_buckets;
     uint32_t turn_capacity, turn_free_hint;
     uint32_t *turn_buckets, *turn_next; /* index + 1 */
+    uint64_t turn_serial;               /* grows with each turn or floor that is accepted */
     uint64_t highest_epoch, highest_layer, highest_generation, highest_turn;
     uint64_t force_term, force_version, applied_term, applied_version;
 
@@ -331,6 +348,7 @@ struct rwm {
     struct pool *block_pool;
     struct list *block_buckets;
     struct rwm_remove remove;
+    struct rwm_leave leave;
 
     /* copies: rwm_copies.h */
     struct list peers, grants, copies, lookups, senders, walks, repairs;
@@ -526,5 +544,20 @@ void rwm_remove_stop(struct rwm *m);
 /* Is this block to go as a whole? */
 bool rwm_remove_matches(const struct rwm *m, const struct store_key *key);
 uint64_t rwm_remove_pending(const struct rwm *m);
+
+/* ---- rwm_leave.c ---- */
+void rwm_leave_init(struct rwm *m);
+void rwm_leave_stop(struct rwm *m);
+/* t came into force: which partitions were left, and are to be emptied? */
+void rwm_leave_look(struct rwm *m, const struct table *t);
+/* Blocks still to be removed, as far as is known; 0 = all are empty. */
+uint64_t rwm_leave_pending(const struct rwm *m);
+/* Removals are under way there: it must not be joined yet, for what is listed now may go. */
+bool rwm_leave_busy(const struct rwm *m, uint32_t partition);
+/* The partitions are about to be others. False: removals are under way; the table is looked at again when
+ * they have ended. */
+bool rwm_leave_halt(struct rwm *m);
+/* rwm_epoch.c: writes of before are under way there, which may still leave a block. */
+bool rwm_leave_writes(const struct rwm *m, uint32_t partition);
 
 #endif

@@ -50,6 +50,7 @@ void rwm_member_heartbeat(struct rwm *m)
                                               .capacity_bytes = stats.capacity_bytes,
                                               .used_bytes = stats.used_bytes,
                                               .removing_blocks = rwm_remove_pending(m),
+                                              .leaving_blocks = rwm_leave_pending(m),
                                               .damaged = m->damaged || store_is_damaged(m->store),
                                               .reads = m->stats.reads,
                                               .writes = m->stats.writes,

@@ -427,8 +427,11 @@ void rwm_copies_destroy(struct rwm *m)
         rwm_walk_free(list_entry(m->walks.next, struct rwm_walk, link));
     while (!list_empty(&m->senders))
         free(list_entry(list_pop_front(&m->senders), struct rwm_send, link));
-    while (!list_empty(&m->peers))
-        free(list_entry(list_pop_front(&m->peers), struct rwm_peer, link));
+    while (!list_empty(&m->peers)) {
+        struct rwm_peer *peer = list_entry(list_pop_front(&m->peers), struct rwm_peer, link);
+        free(peer->turns);
+        free(peer);
+    }
     while (!list_empty(&m->grants))
         free(list_entry(list_pop_front(&m->grants), struct rwm_grant, link));
     while (list_pop_front(&m->joins) != NULL) {

@@ -146,7 +146,7 @@ static uint32_t join_try(struct rwm *m, struct rwm_request *req)
         return STATUS_AGAIN; /* the epoch may come with the next table */
     if (status != STATUS_OK)
         return status;
-    if (c->storing > 0 || loop_clock_ns(m->env->loop) < c->wait_until_ns)
+    if (c->storing > 0 || rwm_leave_busy(m, head.partition) || loop_clock_ns(m->env->loop) < c->wait_until_ns)
         return STATUS_AGAIN;
     c->joined_by = req->from_module;
     c->joined_epoch = head.epoch;
@@ -531,6 +531,21 @@ static void serve_versions(struct rwm_conn *conn, struct rpc_request *rpc, const
     rwm_lookup_start(l);
 }
 
+static void serve_turns(struct rwm_conn *conn, struct rpc_request *rpc, const void *body, uint32_t len)
+{
+    struct copy_turns rq;
+    struct rwm_copies *c = NULL;
+    memcpy(&rq, body, sizeof(rq));
+    uint32_t status = check_head(conn->m, conn->from_module, &rq.head, true, &c);
+    struct rwm_request *req =
+        status == STATUS_OK ? request_make(conn, rpc, COPY_METHOD_TURNS, &rq.head) : NULL;
+    if (!req) {
+        rpc_reply(rpc, status != STATUS_OK ? status : STATUS_NOT_SERVING, NULL, 0);
+        return;
+    }
+    rwm_turns_serve(conn->m, req, &rq, (const uint8_t *)body + sizeof(rq), len - (uint32_t)sizeof(rq));
+}
+
 /* ---- dispatch ---- */
 void rwm_serve_request(struct rwm_conn *conn, struct rpc_request *rpc, uint16_t method, const void *body,
                        uint32_t len)
@@ -549,6 +564,9 @@ void rwm_serve_request(struct rwm_conn *conn, struct rpc_request *rpc, uint16_t 
         return;
     case COPY_METHOD_VERSIONS:
         serve_versions(conn, rpc, body, len);
+        return;
+    case COPY_METHOD_TURNS:
+        serve_turns(conn, rpc, body, len);
         return;
     case COPY_METHOD_FORWARD:
     case COPY_METHOD_REPLACE:

@@ -23,6 +23,7 @@ static const struct store_turn_record *turn_at(const struct rwm *m, uint32_t ind
 
 int rwm_turns_load(struct rwm *m)
 {
+    m->turn_serial = 1;
     m->turn_capacity = store_record_capacity(m->store, STORE_TURN);
     m->turn_buckets = calloc(RWM_TURN_BUCKETS, sizeof(uint32_t));
     m->turn_next = calloc((size_t)m->turn_capacity + 1, sizeof(uint32_t));
@@ -128,6 +129,7 @@ int rwm_turn_accept(struct rwm *m, const struct uuid *volume, uint64_t host, uin
         *head = index + 1;
     }
     m->highest_turn = max_u64(m->highest_turn, turn);
+    m->turn_serial++;
     return 0;
 }
 

@@ -292,8 +292,10 @@ int rwm_volume_set_turn_floor(struct rwm *m, struct rwm_volume *v, uint64_t turn
     extra.turn_floor = turn;
     extra_set(&rec, &extra);
     int rc = store_record_set(m->store, NULL, STORE_VOLUME, index, &rec);
-    if (rc == 0)
+    if (rc == 0) {
         v->turn_floor = turn;
+        m->turn_serial++;
+    }
     return rc;
 }
 

@@ -12,6 +12,7 @@
 #include "tests/sim/backend.h"
 #include "tests/sim/client.h"
 #include "tests/sim/faults.h"
+#include "tests/sim/moves.h"
 #include "tests/sim/setup.h"
 
 #define MODULE_PORT 7200u
@@ -65,6 +66,10 @@ static void start_mdc(struct sim_proc *p)
                                 .heartbeat_ms = 200,
                                 .failed = mdc_failed,
                                 .user = p};
+    if (p->cluster->options.moves) {
+        config.replace_after_ns = 1200 * NS_PER_MS;
+        config.rest_ns = 300 * NS_PER_MS;
+    }
     MUST(meta_sim_open(p->cluster->meta, &p->env, &config.meta) == 0);
     config.cluster = p->cluster->cluster_id;
     MUST(mdc_create(&p->env, &config, &p->mdc) == 0);
@@ -348,6 +353,8 @@ static void make_shape(struct sim_cluster *c)
     s->rewrite = rng_chance(r, 1, 2);
     s->rot = rng_chance(r, 1, 8) || c->options.rot;
     s->restores = rng_chance(r, 1, 4);
+    /* What has moved since is not known to a store that was put back from an old copy. */
+    s->restores &= !c->options.moves;
     s->refresh_ns = rng_chance(r, 2, 3) ? 300 * NS_PER_MS : 5 * NS_PER_S;
 }
 
@@ -417,6 +424,7 @@ void sim_cluster_destroy(struct sim_cluster *c)
     trace_destroy(c->trace);
     free(c->setup);
     sim_admin_destroy(c);
+    free(c->moves);
     free(c->claims);
     free(c);
 }
@@ -506,7 +514,7 @@ static bool settle_copies(struct sim_cluster *c, uint64_t limit_ns)
             if (!c->procs[i].rwm)
                 continue;
             rwm_stats_get(c->procs[i].rwm, &stats);
-            missing += stats.copies_missing + stats.partitions_waiting;
+            missing += stats.copies_missing + stats.partitions_waiting + stats.leaving_blocks;
         }
         if (missing == 0)
             return true;
@@ -557,6 +565,8 @@ static enum sim_result space_check(struct sim_cluster *c, char *why, size_t cap)
             (twin && twin->alive)) /* one of two agents may not know that it lost the LUN */
             continue;
         rwm_stats_get(c->procs[i].rwm, &stats);
+        if (c->options.moves && stats.pool == 0) /* taken out while it was away: it keeps what it had */
+            continue;
         if (stats.serving && stats.store.used_bytes)
             snprintf(c->error, sizeof(c->error),
                      "%s: %" PRIu64 " bytes are in use although all was discarded", c->procs[i].name,
@@ -588,6 +598,7 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
         if (!c->options.no_faults)
             sim_faults_step(c);
         sim_admin_step(c);
+        sim_moves_step(c);
         advance(c, (1 + rng_below(&c->rng, 100)) * NS_PER_MS);
     }
     c->faults_over = true;

@@ -76,6 +76,7 @@ struct sim_options {
     bool no_faults;
     bool rot;        /* data of one module rot, and nothing else goes wrong */
     unsigned copies; /* of the pool; 0 = drawn from the seed */
+    bool moves;      /* modules are emptied, removed, added and weighed while all this goes on */
 };
 
 /* What differs from seed to seed besides the faults. */
@@ -107,10 +108,11 @@ struct sim_cluster {
     uint64_t next_value;
     uint64_t completed, failed_ops, kills, restarts, pauses, cuts, disconnects, power_losses;
     uint64_t media_faults, takeovers, admin_calls, detaches, no_space, ghosts, rots, restores, jumps, damaged,
-        repaired, misses;
+        repaired, misses, move_calls;
     bool volumes_ready, faults_over;
     struct sim_setup *setup;
     struct sim_admin *admin;
+    struct sim_moves *moves;
     unsigned setup_state;
     char error[512]; /* the first contradiction that a client saw */
 };

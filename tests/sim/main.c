@@ -17,7 +17,7 @@
 struct options {
     char *seed_file, *keep;
     uint64_t seed, seeds, first, run_ns, settle_ns, operations, jobs, limit_s, copies, each;
-    bool verbose, twice, no_faults, stop, rot;
+    bool verbose, twice, no_faults, stop, rot, moves;
 };
 #define OPTION(n, k, field, d, v, h)                                                                         \
     {                                                                                                        \
@@ -49,6 +49,8 @@ static const struct config_option table[] = {
     OPTION("keep", CONFIG_STRING, keep, NULL, "FILE",
            "add the seeds that fail to FILE, which --file can read"),
     OPTION("stop", CONFIG_BOOL, stop, NULL, NULL, "end with the first seed that fails"),
+    OPTION("moves", CONFIG_BOOL, moves, NULL, NULL,
+           "modules are emptied, removed, added and weighed meanwhile, and replaced when they stay away"),
     OPTION("limit", CONFIG_UINT, limit_s, "120", "SECONDS", "real time for one seed of --seeds or --file"),
     OPTION("twice", CONFIG_BOOL, twice, NULL, NULL, "run each seed twice and compare the trace hashes"),
     OPTION("no-faults", CONFIG_BOOL, no_faults, NULL, NULL, "let nothing go wrong"),
@@ -83,7 +85,8 @@ static enum sim_result run_once(const struct options *o, const struct campaign_r
                              .verbose = o->verbose,
                              .no_faults = o->no_faults,
                              .rot = o->rot,
-                             .copies = run->copies};
+                             .copies = run->copies,
+                             .moves = o->moves};
     struct sim_cluster *c;
     char why[16384];
     MUST(sim_cluster_create(&so, &c) == 0);
@@ -104,11 +107,11 @@ static enum sim_result run_once(const struct options *o, const struct campaign_r
                " take-overs, %" PRIu64 " volume operations, %" PRIu64 " detaches, %" PRIu64
                " without space, %" PRIu64 " ghosts, %" PRIu64 " restores, %" PRIu64 " jumps, %" PRIu64
                " rots, %" PRIu64 " units repaired, %" PRIu64 " damaged reads, %" PRIu64
-               " cache misses, %" PRIu64 " events, trace %016" PRIx64 "\n",
+               " cache misses, %" PRIu64 " changes of modules, %" PRIu64 " events, trace %016" PRIx64 "\n",
                run->seed, run->copies, c->completed, c->failed_ops, history_count(c->history), c->kills,
                c->power_losses, c->pauses, c->cuts, c->disconnects, c->media_faults, c->takeovers,
                c->admin_calls, c->detaches, c->no_space, c->ghosts, c->restores, c->jumps, c->rots,
-               c->repaired, c->damaged, c->misses, sim_world_steps(c->world), *hash);
+               c->repaired, c->damaged, c->misses, c->move_calls, sim_world_steps(c->world), *hash);
     fflush(stdout);
     sim_cluster_destroy(c);
     return result;

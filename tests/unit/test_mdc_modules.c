@@ -106,8 +106,8 @@ static void test_empty_pool_changes(void **state)
     world_free(w);
 }
 
-/* A pool that holds volumes keeps its partitions where they are, and says why. */
-static void test_data_stays(void **state)
+/* In a pool that holds volumes nothing changes at once: the answer tells how much is to move. */
+static void test_data_moves_later(void **state)
 {
     (void)state;
     struct world *w = world_new();
@@ -117,21 +117,33 @@ static void test_data_stays(void **state)
     two_in_a_pool(c);
     assert_int_equal(volume_create(c, "v", GB, &vol), STATUS_OK);
     const uint32_t first = held(w, 1, 1);
-    assert_int_equal(add(c, 3, "p", &rep), STATUS_NOT_SUPPORTED);
-    assert_says(c, "does not move their data");
-    assert_int_equal(drain(c, 1, false, &rep), STATUS_NOT_SUPPORTED);
-    assert_says(c, "module 1 (osd1 of node1)");
-    assert_int_equal(reweight(c, 1, GB, &rep), STATUS_NOT_SUPPORTED);
-    assert_int_equal(take_out(c, 1, &rep), STATUS_NOT_SUPPORTED);
+    assert_int_equal(add(c, 3, "p", &rep), STATUS_OK);
+    assert_int_equal(rep.moved, 0);
+    assert_int_equal(rep.to_move, 21);
+    assert_int_equal(held(w, 1, 1), first); /* whoever holds the data stays the primary */
+    assert_int_equal(held(w, 1, 3), 0);
+    assert_int_equal(drain(c, 1, false, &rep), STATUS_OK);
+    assert_true(rep.module.draining && !rep.module.removing);
+    assert_int_equal(rep.to_move, 32);
+    assert_int_equal(drain(c, 1, true, &rep), STATUS_OK);
+    assert_int_equal(reweight(c, 1, GB, &rep), STATUS_OK);
+    assert_int_equal(take_out(c, 1, &rep), STATUS_OK);
+    assert_true(rep.module.draining && rep.module.removing);
+    assert_int_equal(rep.module.pool, 1);
     assert_int_equal(held(w, 1, 1), first);
-    /* what is in no pool can be marked; a new pool then leaves it out */
-    assert_int_equal(drain(c, 3, false, &rep), STATUS_OK);
-    struct mdc_pool_reply pool;
-    assert_int_equal(pool_create(c, "q", &pool), STATUS_NOT_FOUND);
-    struct mdc_pool_create_request named = {.name = "q", .modules = {3}, .module_count = 1};
-    assert_int_equal(CALL(c, POOL_CREATE, mdc_pool_create_request, &named, mdc_pool_reply, &pool),
-                     STATUS_INVALID);
-    assert_says(c, "draining");
+    world_restart(w);
+    client_free(c);
+    c = client_new(w, "b");
+    for (unsigned n = 1; n <= 3; n++)
+        good_module(c, n, 1);
+    assert_int_equal(drain(c, 1, true, &rep), STATUS_OK); /* it was kept, and is undone */
+    assert_true(!rep.module.draining && !rep.module.removing);
+    /* the last two cannot both go */
+    assert_int_equal(drain(c, 1, false, &rep), STATUS_OK);
+    assert_int_equal(drain(c, 2, false, &rep), STATUS_OK);
+    assert_int_equal(take_out(c, 3, &rep), STATUS_INVALID);
+    assert_says(c, "too few modules");
+    check_table(w);
     client_free(c);
     world_free(w);
 }
@@ -247,7 +259,7 @@ static void test_partition_show(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_empty_pool_changes), cmocka_unit_test(test_data_stays),
+        cmocka_unit_test(test_empty_pool_changes), cmocka_unit_test(test_data_moves_later),
         cmocka_unit_test(test_refusals),           cmocka_unit_test(test_forget),
         cmocka_unit_test(test_partition_show),
     };

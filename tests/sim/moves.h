@@ -1,0 +1,10 @@
+/* moves.h: what makes copies move: modules are emptied, removed, added again and weighed. */
+#ifndef CISTERN_TESTS_SIM_MOVES_H
+#define CISTERN_TESTS_SIM_MOVES_H
+
+#include "tests/sim/cluster.h"
+
+/* Does nothing unless the run is one with moves. */
+void sim_moves_step(struct sim_cluster *c);
+
+#endif
