@@ -8,36 +8,45 @@ end=$(($(date +%s) + seconds))
 
 # Lines of: id name state pool, with "-" for no pool.
 modules() {
-    cistern --json module list | tr '{' '\n' |
-        sed -n 's/.*"id": *\([0-9]*\).*"name": *"\([^"]*\)".*"state": *"\([^"]*\)".*"pool": *"\([^"]*\)".*/\1 \2 \3 \4/p' |
-        awk '{ print $1, $2, $3, NF > 3 ? $4 : "-" }'
+    cistern --json module list | tr '{' '\n' | awk '
+        function field(name,    s) {
+            if (!match($0, "\"" name "\": *(\"[^\"]*\"|[^,}]*)")) return ""
+            s = substr($0, RSTART, RLENGTH)
+            sub("^\"" name "\": *", "", s)
+            gsub("\"", "", s)
+            return s
+        }
+        field("id") != "" { p = field("pool"); print field("id"), field("name"), field("state"), p == "" || p == "null" ? "-" : p }'
 }
 
 pool_is_there() {
     cistern --json pool list | tr '{' '\n' | grep -q "\"name\": *\"$1\""
 }
 
-# ids NAMES: their numbers with commas; fails, and says who is missing, until all are up.
+# ids NAMES: "ok" and their numbers with commas, when all are up; else "waiting for:" and the others.
 ids() {
-    modules >"${TMPDIR:-/run/cistern}/modules"
-    awk -v names="$1" '
+    modules | awk -v names="$1" '
         { id[$2] = $1; state[$2] = $3 }
         END {
             n = split(names, name, ",")
             for (i = 1; i <= n; i++) {
-                if (state[name[i]] != "up") missing = missing " " name[i] "(" (name[i] in state ? state[name[i]] : "not there") ")"
+                if (!(name[i] in state)) missing = missing " " name[i] " (not there)"
+                else if (state[name[i]] != "up") missing = missing " " name[i] " (" state[name[i]] ")"
                 list = list (i > 1 ? "," : "") id[name[i]]
             }
-            if (missing != "") { print "waiting for:" missing >"/dev/stderr"; exit 1 }
-            print list
-        }' "${TMPDIR:-/run/cistern}/modules"
+            print missing == "" ? "ok " list : "waiting for:" missing
+        }'
 }
 
 wait_for_ids() {
-    until ids "$1"; do
+    while :; do
+        answer=$(ids "$1")
+        [ "${answer#ok }" = "$answer" ] || break
+        echo "$answer" >&2
         [ "$(date +%s)" -lt "$end" ] || { echo "gave up after $seconds s" >&2; return 1; }
         sleep 2
     done
+    echo "${answer#ok }"
 }
 
 option() { # FLAG VALUE: nothing for 0
