@@ -43,7 +43,7 @@ const char *format_size(uint64_t bytes, char *out);
 /* "1.2ms" */
 const char *format_duration(uint64_t ns, char *out);
 /* Reads a secret file: at most max bytes, surrounding whitespace dropped; refuses an empty file (-EINVAL)
- * and, with a warning, mentions a file readable by others. */
+ * and, with a warning, mentions a file that others than its owner and group can read. */
 int config_read_secret(const char *path, void *out, size_t max, size_t *len);
 /* A cluster's secret is no shorter than this. */
 #define CONFIG_CLUSTER_SECRET_MIN 16u

@@ -129,9 +129,10 @@ int config_read_secret(const char *path, void *out, size_t max, size_t *len)
     close(fd);
     if (rc != 0)
         return rc;
-    if (S_ISREG(st.st_mode) && (st.st_mode & 077) != 0)
-        log_warn(NULL, "secret file may be read by others than its owner; run chmod 600 on it", "file=%s",
-                 path);
+    if (S_ISREG(st.st_mode) && (st.st_mode & 027) != 0)
+        log_warn(NULL,
+                 "secret file may be read or written by others than its owner and group; run chmod 600 on it",
+                 "file=%s", path);
     while (begin < n && isspace((unsigned char)buf[begin]))
         begin++;
     while (n > begin && isspace((unsigned char)buf[n - 1]))

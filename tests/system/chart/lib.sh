@@ -39,7 +39,8 @@ tools_fetch() {
 }
 
 promtool_fetch() {
-    ! command -v promtool || { ln -s "$(command -v promtool)" "$TOOLS/promtool"; return 0; }
+    local installed
+    installed=$(type -P promtool) && { ln -s "$installed" "$TOOLS/promtool"; return 0; }
     mkdir -p "$TOOLS/prometheus"
     (cd "$TOOLS/prometheus" && apt-get download -q prometheus >/dev/null 2>&1 && dpkg-deb -x prometheus_*.deb .) || return 1
     ln -s "$TOOLS/prometheus/usr/bin/promtool" "$TOOLS/promtool"
