@@ -261,6 +261,9 @@ void *fabric_conn_user(const struct fabric_conn *conn);
 void fabric_conn_set_user(struct fabric_conn *conn, void *user);
 const struct fabric_peer *fabric_conn_peer(const struct fabric_conn *conn);
 bool fabric_conn_is_up(const struct fabric_conn *conn);
+/* After a down with FABRIC_DOWN_REFUSED: not a process refused, but its kernel knew of nobody who listens
+ * there. */
+bool fabric_conn_nobody(const struct fabric_conn *conn);
 
 /* ---- endpoints ---- */
 /* env->loop and env->rng are used; env->fabric is not. */

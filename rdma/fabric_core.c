@@ -480,6 +480,11 @@ const struct fabric_peer *fabric_conn_peer(const struct fabric_conn *conn)
     return &conn->peer;
 }
 
+bool fabric_conn_nobody(const struct fabric_conn *conn)
+{
+    return conn->nobody;
+}
+
 bool fabric_conn_is_up(const struct fabric_conn *conn)
 {
     return conn->state == CONN_UP && !conn->closed;

@@ -122,6 +122,7 @@ struct fabric_conn {
     bool initiator, closed, down_owed;
     bool stranger;    /* counts in conns_unproved */
     bool lingering;   /* down, but the provider still uses the memory of the ops in active */
+    bool nobody;      /* the peer's kernel said that nobody listens there */
     bool early;       /* sim: the peer has proved itself, this process just has not looked yet */
     uint32_t pending; /* ops taken whose done has not run */
     uint32_t beat_ms; /* the peer wants to hear something that often; from its auth */

@@ -283,6 +283,7 @@ static void inbox_handle(struct sim_fabric *sf, struct sim_packet *p)
         inbox_done(sc, p->op_id);
         break;
     case PACKET_DOWN:
+        sc->core.nobody = p->len == FABRIC_DOWN_REFUSED;
         fabric_core_fail(&sc->core, (enum fabric_down)p->len);
         break;
     default:

@@ -111,6 +111,7 @@ static void conn_connected(struct tcp_conn *tc)
     if (getsockopt(tc->lfd.fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
         err = errno;
     if (err) {
+        tc->core.nobody = err == ECONNREFUSED;
         fabric_core_fail(&tc->core, connect_reason(err));
         return;
     }

@@ -173,6 +173,7 @@ static void conn_down(struct fabric_conn *conn, enum fabric_down reason)
     rpc_peer_hold(peer);
     peer->conn = NULL;
     peer->up = false;
+    peer->nobody = fabric_conn_nobody(conn);
     fabric_close(conn);
     rpc_serve_lost(peer);
     rpc_calls_lost(peer, true);
@@ -317,6 +318,11 @@ const struct fabric_peer *rpc_peer_info(const struct rpc_peer *peer)
 struct fabric_conn *rpc_peer_conn(const struct rpc_peer *peer)
 {
     return peer->conn;
+}
+
+bool rpc_peer_nobody(const struct rpc_peer *peer)
+{
+    return peer->nobody;
 }
 
 void *rpc_peer_user(const struct rpc_peer *peer)

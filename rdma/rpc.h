@@ -129,6 +129,8 @@ void rpc_abandon(struct rpc_peer *peer);
 bool rpc_peer_is_up(const struct rpc_peer *peer);
 const struct fabric_peer *rpc_peer_info(const struct rpc_peer *peer);
 struct fabric_conn *rpc_peer_conn(const struct rpc_peer *peer);
+/* In the down event: fabric_conn_nobody. */
+bool rpc_peer_nobody(const struct rpc_peer *peer);
 void *rpc_peer_user(const struct rpc_peer *peer);
 void rpc_peer_set_user(struct rpc_peer *peer, void *user);
 

@@ -46,6 +46,7 @@ struct rpc_peer {
     struct fabric_peer info;
     void *user;
     bool outgoing, up, gone, no_events, freed_on_release;
+    bool nobody;     /* the end of its connection: nobody listens there */
     bool house_only; /* gets the methods that every service has, and no others */
     unsigned holds;  /* callbacks on the stack */
     /* calling */

@@ -26,6 +26,9 @@ enum table_module_state {
     TABLE_MODULE_DOWN = 2,
     TABLE_MODULE_DAMAGED = 3
 };
+/* The kernel of its host ended its connection to the controller, and no other one came: one of the signs that
+ * the process of that incarnation is no more. */
+#define TABLE_MODULE_GONE 1u
 enum table_volume_state {
     TABLE_VOLUME_FREE = 0,
     TABLE_VOLUME_READY = 1,
@@ -72,9 +75,9 @@ struct table_module { /* 128 bytes */
     uint32_t id;      /* 0 = free record; record index + 1 */
     uint32_t pool;    /* pool id or 0 */
     uint64_t incarnation;
-    uint8_t addr[24]; /* struct fabric_addr */
-    uint8_t kind, state, media, reserved0;
-    uint32_t host; /* low 32 bits of the host id */
+    uint8_t addr[24];                  /* struct fabric_addr */
+    uint8_t kind, state, media, flags; /* TABLE_MODULE_GONE */
+    uint32_t host;                     /* low 32 bits of the host id */
     struct uuid store;
     uint64_t capacity_bytes;
     uint64_t start_counter;

@@ -20,7 +20,7 @@ enum copy_method {
 };
 
 /* Longest promise that a module may ask for, and so what a restarted one waits before it joins anything. */
-#define COPY_PROMISE_MAX_NS (2u * NS_PER_S)
+#define COPY_PROMISE_MAX_NS (500u * NS_PER_MS)
 
 struct copy_key { /* struct store_key */
     uint64_t layer, block, hash;

@@ -54,7 +54,7 @@ TYPE(module_register_request, R(module_register_request, "store", BIN, store),
      WIRE_END);
 TYPE(module_register_reply, R(module_register_reply, "mod", U32, module),
      F(module_register_reply, "pool", U32, pool), R(module_register_reply, "term", U64, term),
-     R(module_register_reply, "ver", U64, version), WIRE_END);
+     R(module_register_reply, "ver", U64, version), F(module_register_reply, "tell", BOOL, tell), WIRE_END);
 static const struct wire_field mdc_ahead_fields[] = {R(ahead, "vol", BIN, volume),
                                                      R(ahead, "gen", U64, generation), WIRE_END};
 static const struct wire_type mdc_ahead_item = {
@@ -77,7 +77,7 @@ TYPE(module_heartbeat_request, R(module_heartbeat_request, "mod", U32, module),
      WIRE_A(struct mdc_module_heartbeat_request, "ahead", ahead, ahead_count, &mdc_ahead_item), WIRE_END);
 TYPE(module_heartbeat_reply, R(module_heartbeat_reply, "term", U64, term),
      R(module_heartbeat_reply, "ver", U64, version), F(module_heartbeat_reply, "again", BOOL, register_again),
-     WIRE_END);
+     F(module_heartbeat_reply, "tell", BOOL, tell), WIRE_END);
 INFO(module_report, module_report_item, R(module_report_item, "pool", U32, pool),
      R(module_report_item, "part", U32, partition), R(module_report_item, "epoch", U64, epoch),
      R(module_report_item, "mem", U32, member), R(module_report_item, "minc", U64, member_incarnation),
@@ -87,6 +87,15 @@ TYPE(module_report_request, R(module_report_request, "mod", U32, module),
      WIRE_A(struct mdc_module_report_request, "items", items, count, &mdc_module_report_item), WIRE_END);
 TYPE(module_report_reply, R(module_report_reply, "term", U64, term),
      R(module_report_reply, "ver", U64, version), WIRE_END);
+INFO(module_records, module_records_item, R(module_records_item, "pool", U32, pool),
+     R(module_records_item, "part", U32, partition), R(module_records_item, "epoch", U64, epoch),
+     WIRE_N(struct mdc_module_records_item, "mem", members, member_count),
+     F(module_records_item, "force", BOOL, in_force), WIRE_END);
+TYPE(module_records_request, R(module_records_request, "mod", U32, module),
+     R(module_records_request, "inc", U64, incarnation), R(module_records_request, "term", U64, term),
+     F(module_records_request, "first", BOOL, first), F(module_records_request, "last", BOOL, last),
+     F(module_records_request, "part", BOOL, incomplete),
+     WIRE_A(struct mdc_module_records_request, "items", items, count, &mdc_module_records_item), WIRE_END);
 TYPE(gateway_heartbeat_request, F(gateway_heartbeat_request, "addr", BIN, addr),
      F(gateway_heartbeat_request, "cli", U32, clients), F(gateway_heartbeat_request, "vols", U32, volumes),
      F(gateway_heartbeat_request, "r", U64, reads), F(gateway_heartbeat_request, "w", U64, writes),
@@ -160,7 +169,9 @@ TYPE(cluster_status_reply, R(cluster_status_reply, "cluster", BIN, cluster),
      F(cluster_status_reply, "att", U32, attachments), F(cluster_status_reply, "gws", U32, gateways),
      F(cluster_status_reply, "sess", U32, sessions), F(cluster_status_reply, "cap", U64, capacity_bytes),
      F(cluster_status_reply, "used", U64, used_bytes), F(cluster_status_reply, "store", STR, meta_store),
-     F(cluster_status_reply, "moves", U32, moves), WIRE_END);
+     F(cluster_status_reply, "moves", U32, moves),
+     F(cluster_status_reply, "unset", U32, partitions_unsettled),
+     F(cluster_status_reply, "waits", STR, waits), WIRE_END);
 INFO(module_list_reply, module_info, R(module_info, "id", U32, id), F(module_info, "pool", U32, pool),
      F(module_info, "name", STR, name), F(module_info, "host", STR, host), F(module_info, "rack", STR, rack),
      F(module_info, "pname", STR, pool_name), F(module_info, "kind", U8, kind),
@@ -202,7 +213,7 @@ TYPE(partition_show_reply, R(partition_show_reply, "pool", STR, pool),
      R(partition_show_reply, "idx", U32, index), R(partition_show_reply, "epoch", U64, epoch),
      F(partition_show_reply, "serv", BOOL, served), F(partition_show_reply, "rule", STR, rule),
      WIRE_A(struct mdc_partition_show_reply, "mem", members, member_count, &mdc_partition_show_reply_item),
-     F(partition_show_reply, "moves", STR, moves), WIRE_END);
+     F(partition_show_reply, "moves", STR, moves), F(partition_show_reply, "waits", STR, waits), WIRE_END);
 INFO(node_list_reply, node_info, R(node_info, "host", STR, host), F(node_info, "rack", STR, rack),
      F(node_info, "osds", U32, osds), F(node_info, "sans", U32, san_modules),
      F(node_info, "modsup", U32, modules_up), F(node_info, "gws", U32, gateways),

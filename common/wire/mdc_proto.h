@@ -78,6 +78,7 @@ struct mdc_module_register_reply {
     uint32_t module;
     uint32_t pool;          /* 0 = in no pool yet */
     uint64_t term, version; /* of a table in which this incarnation and its partitions' new epochs stand */
+    bool tell;              /* MODULE_RECORDS is wanted, as soon as a table of that term is in force */
 };
 /* A volume of which a module has accepted a later record than the table has: the MDC's store is an old copy.
  */
@@ -103,6 +104,29 @@ struct mdc_module_heartbeat_request {
 struct mdc_module_heartbeat_reply {
     uint64_t term, version;
     bool register_again; /* the MDC does not know this incarnation */
+    bool tell;           /* as in the answer to a registration */
+};
+/*
+ * After each start of the controller: which epochs, with which members, the module has accepted. Told page by
+ * page, in order, and only while a table of `term` is in force at the module: so nothing that an earlier
+ * controller published can be accepted behind it. AGAIN: not this term's, or out of order; told anew when
+ * asked.
+ */
+struct mdc_module_records_item {
+    uint32_t pool, partition; /* partition: index in the pool */
+    uint64_t epoch;
+    uint32_t members[8]; /* as in struct table_partition */
+    uint32_t member_count;
+    bool in_force; /* accepted, or in force, in this start: nothing that came since is missing */
+};
+#define MDC_RECORD_ITEMS 32
+struct mdc_module_records_request {
+    uint32_t module;
+    uint64_t incarnation, term;
+    bool first, last;
+    bool incomplete; /* rot took some: the module cannot tell all */
+    struct mdc_module_records_item items[MDC_RECORD_ITEMS];
+    uint32_t count;
 };
 /*
  * A primary tells what it sees of other members of its partitions. Each item counts only when its epoch is
@@ -267,6 +291,8 @@ struct mdc_cluster_status_reply {
     uint32_t moves; /* copies that are filled, wait for it, or are to go */
     uint64_t capacity_bytes, used_bytes;
     char meta_store[MDC_NAME_MAX];
+    uint32_t partitions_unsettled; /* about which nothing is decided before their members were heard */
+    char waits[224];               /* for whom, for one of them */
 };
 struct mdc_module_info {
     uint32_t id, pool;
@@ -346,6 +372,7 @@ struct mdc_partition_show_reply {
     struct mdc_partition_member members[8];
     uint32_t member_count;
     char moves[512]; /* what is going to move, in lines; empty: nothing */
+    char waits[224]; /* what it waits for before anything about it is decided; empty = nothing */
 };
 struct mdc_node_info {
     char host[MDC_NAME_MAX], rack[MDC_NAME_MAX];
@@ -377,14 +404,14 @@ extern const struct wire_type mdc_empty_type, mdc_session_request_type, mdc_sess
     mdc_module_reweight_request_type, mdc_module_reply_type, mdc_partition_show_request_type,
     mdc_partition_show_reply_type, mdc_module_register_request_type, mdc_module_register_reply_type,
     mdc_module_heartbeat_request_type, mdc_module_heartbeat_reply_type, mdc_module_report_request_type,
-    mdc_module_report_reply_type, mdc_gateway_heartbeat_request_type, mdc_list_request_type,
-    mdc_name_request_type, mdc_pool_create_request_type, mdc_pool_reply_type, mdc_pool_list_reply_type,
-    mdc_volume_create_request_type, mdc_volume_resize_request_type, mdc_volume_delete_request_type,
-    mdc_volume_reply_type, mdc_volume_list_reply_type, mdc_volume_open_request_type,
-    mdc_volume_open_reply_type, mdc_volume_close_request_type, mdc_turn_draw_request_type,
-    mdc_turn_draw_reply_type, mdc_attach_request_type, mdc_attachment_list_reply_type,
-    mdc_cluster_status_reply_type, mdc_module_list_reply_type, mdc_partition_list_reply_type,
-    mdc_node_list_reply_type, mdc_gateway_list_reply_type;
+    mdc_module_report_reply_type, mdc_module_records_request_type, mdc_gateway_heartbeat_request_type,
+    mdc_list_request_type, mdc_name_request_type, mdc_pool_create_request_type, mdc_pool_reply_type,
+    mdc_pool_list_reply_type, mdc_volume_create_request_type, mdc_volume_resize_request_type,
+    mdc_volume_delete_request_type, mdc_volume_reply_type, mdc_volume_list_reply_type,
+    mdc_volume_open_request_type, mdc_volume_open_reply_type, mdc_volume_close_request_type,
+    mdc_turn_draw_request_type, mdc_turn_draw_reply_type, mdc_attach_request_type,
+    mdc_attachment_list_reply_type, mdc_cluster_status_reply_type, mdc_module_list_reply_type,
+    mdc_partition_list_reply_type, mdc_node_list_reply_type, mdc_gateway_list_reply_type;
 /* Largest request or reply struct, for decode buffers. */
 #define MDC_STRUCT_MAX 8192u
 

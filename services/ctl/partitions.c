@@ -140,6 +140,7 @@ static const struct sheet_column show_columns[] = {
     {"rule", "rule", SHEET_TEXT},          {"members", "members", SHEET_NUMBERS},
     {"in_sync", "in sync", SHEET_NUMBERS}, {"primary", "primary", SHEET_NUMBER},
     {"why", "why", SHEET_LINES},           {"moves", "moves", SHEET_LINES},
+    {"waits", "waits", SHEET_TEXT},
 };
 
 static enum ctl_exit print_partition(struct ctl *ctl, const struct mdc_partition_show_reply *r)
@@ -170,6 +171,7 @@ static enum ctl_exit print_partition(struct ctl *ctl, const struct mdc_partition
     sheet_add_number(&s, primary);
     sheet_add_text(&s, why);
     sheet_add_text(&s, r->moves[0] != '\0' ? r->moves : "none");
+    sheet_add_text(&s, r->waits);
     return ctl_print_record(ctl, &s);
 }
 

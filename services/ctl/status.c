@@ -84,16 +84,20 @@ static void find_problems(const struct mdc_cluster_status_reply *r, char *out, s
         n = snprintf(out, room, "%u of %u modules are not up (cistern module list)",
                      r->modules - r->modules_up, r->modules);
     if (r->partitions_served < r->partitions)
+        n += snprintf(out + n, room - (size_t)n,
+                      "%s%u of %u partitions are not served: their I/O waits (cistern partition list)",
+                      n > 0 ? "\n" : "", r->partitions - r->partitions_served, r->partitions);
+    if (r->partitions_unsettled > 0)
         snprintf(out + n, room - (size_t)n,
-                 "%s%u of %u partitions are not served: their I/O waits (cistern partition list)",
-                 n > 0 ? "\n" : "", r->partitions - r->partitions_served, r->partitions);
+                 "%snothing is decided about %u of %u partitions; one of them %s (cistern partition show)",
+                 n > 0 ? "\n" : "", r->partitions_unsettled, r->partitions, r->waits);
 }
 
 enum ctl_exit ctl_status(struct ctl *ctl, char *const *args)
 {
     static struct mdc_cluster_status_reply r;
     const struct mdc_empty nothing = {0};
-    char cluster[33], problems[256];
+    char cluster[33], problems[640];
     (void)args;
     const enum ctl_exit rc =
         ctl_call(ctl, MDC_METHOD_CLUSTER_STATUS, &nothing, &r, "read the cluster's status");

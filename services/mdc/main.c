@@ -19,7 +19,7 @@ struct options {
     uint64_t heartbeat_ns, confirm_timeout_ns, meta_bytes;
     uint64_t moves, moves_per_module, replace_after_ns, rest_ns;
     uint64_t max_pools, max_modules, max_partitions, max_volumes, max_attachments;
-    bool trust_store;
+    bool trust_store, restored_store;
 };
 /* clang-format off */
 #define AT(field) offsetof(struct options, field)
@@ -41,6 +41,7 @@ static const struct config_option option_table[] = {
     {"max-volumes", CONFIG_UINT, AT(max_volumes), "8192", 1, 1048576, false, "N", "most volumes"},
     {"max-attachments", CONFIG_UINT, AT(max_attachments), "65536", 1, 1048576, false, "N", "most attachments"},
     {"trust-store", CONFIG_BOOL, AT(trust_store), NULL, 0, 0, false, NULL, "wait for no module that might know more than this store: only when the store is the latest, or a module that knows more is gone for good"},
+    {"restored-store", CONFIG_BOOL, AT(restored_store), NULL, 0, 0, false, NULL, "the store was put back from a copy: nothing that it may be wrong about is decided before the modules have told what they know; for the first start after it"},
     SERVICE_OPTIONS(struct options, service),
     {.name = NULL},
 };
@@ -144,6 +145,7 @@ static int make_mdc(struct process *p, const struct options *o, const struct uui
         .moves_per_module = (uint32_t)o->moves_per_module,
         .replace_after_ns = o->replace_after_ns,
         .rest_ns = o->rest_ns,
+        .restored_store = o->restored_store,
         .meta = p->meta,
         .failed = store_failed,
         .user = p,

@@ -36,6 +36,8 @@ static void tick(struct loop_timer *t)
     if (mdc_op_watch(m->state, now_ns, late)) {
         log_silent(m);
         mdc_kick(m);
+    } else if (m->state->unsettled > 0) {
+        mdc_kick(m); /* the time for those who are silent may be over */
     }
     if (mdc_move_is_due(m->state, now_ns))
         mdc_kick(m);
@@ -101,6 +103,8 @@ static void begin_term(struct mdc *m)
     m->last_tick_ns = now_ns;
     for (uint32_t i = 0; i < s->limits.modules; i++)
         s->modules[i].heard_ns = now_ns;
+    if (m->config.restored_store)
+        mdc_note_restored(s, &m->tx);
     snprintf(s->meta_name, sizeof(s->meta_name), "%s", m->config.meta->ops->name);
     m->start = rng_u64(m->env->rng);
 }

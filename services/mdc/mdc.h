@@ -40,6 +40,9 @@ struct mdc_config {
     /* The operator says that nobody knows more than the store: after a start no module is waited for that
      * might. */
     bool trust_store;
+    /* The operator says that the store was put back from a copy: what has happened since is the modules' to
+     * tell, all of them, before anything is decided that it bears on. */
+    bool restored_store;
     struct meta_store *meta;            /* the mdc's from a successful mdc_create on: it closes it */
     void (*failed)(void *user, int rc); /* once, when the store failed; may be NULL */
     void *user;

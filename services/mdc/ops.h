@@ -43,9 +43,9 @@ void mdc_op_advance(struct mdc_decision *d);
  * anything is to be published.
  */
 bool mdc_op_watch(struct mdc_state *s, uint64_t now_ns, bool late);
-/* Notes that modules lost their session. True: there were such, and mdc_op_watch is to run when
- * SESSION_GRACE_NS is over. */
-bool mdc_op_session_lost(struct mdc_state *s, const struct mdc_session *session, uint64_t now_ns);
+/* Notes that modules lost their session; reset: the kernel of their host ended it. True: there were such, and
+ * mdc_op_watch is to run when SESSION_GRACE_NS is over. */
+bool mdc_op_session_lost(struct mdc_state *s, const struct mdc_session *session, bool reset, uint64_t now_ns);
 /* (term, version) that somebody has seen published; notes it when it is above what this process published. */
 bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version);
 
@@ -68,6 +68,40 @@ uint32_t mdc_refuse_unheard(struct mdc_decision *d, const char *what, const char
                             const struct mdc_module *m);
 /* Takes up what heartbeats told; all modules heard: nobody is waited for any more. For mdc_op_advance. */
 void mdc_restore_advance(struct mdc_decision *d);
+/* The store is an old copy: noted durably, until everybody was heard. */
+void mdc_note_restored(struct mdc_state *s, struct mdc_tx *tx);
+
+/* ---- whose record of a partition counts, after a start of the controller: ops_settle.c ---- */
+/* The partitions of pools with several copies, as loaded; of all pools when the store is known to be old. */
+void mdc_settle_begin(struct mdc_state *s);
+/* False: nothing may be decided about the partition (record index): its members' records are awaited. */
+static inline bool mdc_partition_settled(const struct mdc_state *s, uint32_t index)
+{
+    return !(s->settling[index] & MDC_UNSETTLED);
+}
+bool mdc_pool_settled(const struct mdc_state *s, const struct mdc_pool *pool);
+/* A module has started anew: partitions that are not settled owe it a new epoch. */
+void mdc_settle_started(struct mdc_state *s, uint32_t module);
+/* The store has turned out to be old: what was settled because the time was over is not. */
+void mdc_settle_again(struct mdc_state *s);
+/* What was told in an earlier term is told again. */
+void mdc_settle_new_term(struct mdc_state *s);
+/* Settles what can be. For mdc_op_advance. */
+void mdc_settle_advance(struct mdc_decision *d);
+/* The partition is no more. */
+void mdc_settle_forget(struct mdc_state *s, uint32_t index);
+/* The module is to tell its records. */
+bool mdc_settle_asks(const struct mdc_state *s, const struct mdc_module *m);
+/* Whom the partition waits for, in words; "" = nobody. Gives the module, or NULL. */
+const struct mdc_module *mdc_settle_explain(struct mdc_state *s, uint32_t index, char *out, size_t cap);
+/* False: the partition is known to wait, and whoever the store calls its primary may be none. */
+static inline bool mdc_settle_serves(const struct mdc_state *s, uint32_t index)
+{
+    return mdc_partition_settled(s, index) || !(s->counters.flags & RECORD_COUNTERS_UNHEARD);
+}
+/* The first in-sync members first, in their order. */
+void mdc_members_sort(struct record_partition *p);
+
 /* ops_member.c: the module is not in sync in the partition (record index) any more; the epoch is the caller's
  * to raise. False: nothing changed, for it was not, or nobody else who lives is. */
 bool mdc_member_drop(struct mdc_decision *d, uint32_t index, uint32_t module);

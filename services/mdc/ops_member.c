@@ -31,12 +31,12 @@ static int member_find(const struct record_partition *p, uint32_t module)
     return -1;
 }
 
-/* Someone else in sync; live: of whom something was heard. */
-static bool others_in_sync(struct mdc_state *s, const struct record_partition *p, uint32_t module, bool live)
+/* Someone else in sync, of whom something was heard. */
+static bool others_in_sync(struct mdc_state *s, const struct record_partition *p, uint32_t module)
 {
     for (unsigned i = 0; i < TABLE_MEMBERS_MAX; i++) {
         uint32_t id = TABLE_MEMBER_ID(p->members[i]);
-        if ((p->members[i] & TABLE_MEMBER_IN_SYNC) && id != module && (!live || alive(s, id)))
+        if ((p->members[i] & TABLE_MEMBER_IN_SYNC) && id != module && alive(s, id))
             return true;
     }
     return false;
@@ -67,7 +67,8 @@ bool mdc_member_drop(struct mdc_decision *d, uint32_t index, uint32_t module)
 {
     struct record_partition *p = &d->state->partitions[index];
     int at = member_find(p, module);
-    if (at < 0 || !(p->members[at] & TABLE_MEMBER_IN_SYNC) || !others_in_sync(d->state, p, module, true))
+    if (!mdc_partition_settled(d->state, index) || at < 0 || !(p->members[at] & TABLE_MEMBER_IN_SYNC) ||
+        !others_in_sync(d->state, p, module))
         return false;
     p->members[at] &= ~TABLE_MEMBER_IN_SYNC;
     mdc_members_sort(p);
@@ -87,15 +88,25 @@ void mdc_members_dead(struct mdc_decision *d, uint32_t module)
 }
 
 /* ---- reports ---- */
-static bool apart_long(struct mdc_module *m, uint64_t now_ns)
+/* Each reporter's trouble is its own: what others said before does not make it older. */
+static bool apart_long(struct mdc_module *m, uint32_t reporter, uint64_t now_ns)
 {
-    if (m->apart_heard_ns == 0 || now_ns - m->apart_heard_ns > APART_GAP_NS)
-        m->apart_since_ns = now_ns;
-    m->apart_heard_ns = now_ns;
-    return now_ns - m->apart_since_ns >= APART_NS;
+    struct mdc_apart *a = &m->apart[0];
+    for (unsigned i = 0; i < MDC_APART_MAX; i++) {
+        if (m->apart[i].reporter == reporter) {
+            a = &m->apart[i];
+            break;
+        }
+        if (m->apart[i].heard_ns < a->heard_ns)
+            a = &m->apart[i]; /* the longest unheard one makes room */
+    }
+    if (a->reporter != reporter || now_ns - a->heard_ns > APART_GAP_NS)
+        *a = (struct mdc_apart){.reporter = reporter, .since_ns = now_ns};
+    a->heard_ns = now_ns;
+    return now_ns - a->since_ns >= APART_NS;
 }
 
-static bool take_item(struct mdc_decision *d, const struct mdc_module_report_item *item,
+static bool take_item(struct mdc_decision *d, const struct mdc_module_report_item *item, uint32_t reporter,
                       struct record_partition *p)
 {
     struct mdc_state *s = d->state;
@@ -105,14 +116,14 @@ static bool take_item(struct mdc_decision *d, const struct mdc_module_report_ite
     uint32_t index = (uint32_t)(p - s->partitions);
     switch (item->what) {
     case MDC_REPORT_UNREACHABLE:
-        return in_sync && (!alive(s, item->member) || apart_long(m, d->now_ns)) &&
+        return in_sync && (!alive(s, item->member) || apart_long(m, reporter, d->now_ns)) &&
                mdc_member_drop(d, index, item->member);
     case MDC_REPORT_UNFIT:
         return in_sync && mdc_member_drop(d, index, item->member);
     case MDC_REPORT_LOST:
         return !in_sync;
     case MDC_REPORT_IN_SYNC:
-        if (in_sync || !alive(s, item->member))
+        if (in_sync || !alive(s, item->member) || m->rec.pool != item->pool)
             return false;
         p->members[at] |= TABLE_MEMBER_IN_SYNC;
         mdc_members_sort(p);
@@ -141,10 +152,11 @@ uint32_t mdc_op_module_report(struct mdc_decision *d, const struct mdc_module_re
             continue;
         uint32_t index = pool->rec.first_partition + item->partition;
         struct record_partition *p = &s->partitions[index];
-        if (p->epoch != item->epoch || mdc_partition_primary(p) != rq->module || item->member == rq->module ||
+        if (!mdc_partition_settled(s, index) || p->epoch != item->epoch ||
+            mdc_partition_primary(p) != rq->module || item->member == rq->module ||
             member_find(p, item->member) < 0)
             continue;
-        if (take_item(d, item, p))
+        if (take_item(d, item, rq->module, p))
             mdc_member_new_epoch(d, index);
     }
     return STATUS_OK;

@@ -185,7 +185,7 @@ static void raise_epochs(struct mdc_decision *d, struct mdc_module *m, uint64_t 
     for (uint32_t i = 0; i < pool->rec.partitions; i++) {
         uint32_t index = pool->rec.first_partition + i;
         struct record_partition *p = &s->partitions[index];
-        if (!is_member(p, m))
+        if (!is_member(p, m) || !mdc_partition_settled(s, index))
             continue;
         /* It lacks what was written since; the primary brings it up again. */
         (void)mdc_member_drop(d, index, m->rec.id);
@@ -235,11 +235,14 @@ uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_
     m->knows_more |= mdc_held_take(d, &held);
     if (take_description(m, rq))
         mdc_tx_record(d->tx, TABLE_MODULE, m->rec.id - 1);
+    if (fresh)
+        mdc_settle_started(d->state, m->rec.id);
     if (fresh || epochs_behind(d->state, m, rq->highest_epoch))
         raise_epochs(d, m, rq->highest_epoch);
     if (fresh) {
         m->applied_term = m->applied_version = 0;
         m->removing_blocks = m->leaving_blocks = 0;
+        m->told = m->telling = false;
     }
     m->capacity_bytes = rq->capacity_bytes;
     m->used_bytes = rq->used_bytes;
@@ -249,10 +252,11 @@ uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_
     m->down = false;
     m->heard_ns = d->now_ns;
     m->lost_ns = 0;
-    m->dead = false;
+    m->dead = m->gone = m->reset = false;
     mdc_tx_publish(d->tx, TABLE_MODULE, m->rec.id - 1);
     rep->module = m->rec.id;
     rep->pool = m->rec.pool;
+    rep->tell = mdc_settle_asks(d->state, m);
     return STATUS_OK;
 }
 
@@ -271,6 +275,9 @@ uint32_t mdc_op_module_heartbeat(struct mdc_decision *d, const struct mdc_module
     m->heard_ns = d->now_ns;
     m->session = d->session;
     m->lost_ns = 0;
+    m->publish |= m->gone && m->reset;
+    m->gone = m->reset = false;
+    rep->tell = mdc_settle_asks(s, m);
     m->applied_term = rq->applied_term;
     m->applied_version = rq->applied_version;
     m->removing_blocks = rq->removing_blocks;
@@ -305,7 +312,7 @@ bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version)
     return true;
 }
 
-bool mdc_op_session_lost(struct mdc_state *s, const struct mdc_session *session, uint64_t now_ns)
+bool mdc_op_session_lost(struct mdc_state *s, const struct mdc_session *session, bool reset, uint64_t now_ns)
 {
     bool any = false;
     for (uint32_t i = 0; i < s->limits.modules; i++) {
@@ -313,6 +320,7 @@ bool mdc_op_session_lost(struct mdc_state *s, const struct mdc_session *session,
         if (m->rec.id == 0 || m->session != session || !m->registered)
             continue;
         m->lost_ns = now_ns;
+        m->reset = reset;
         any = true;
     }
     return any;
@@ -332,12 +340,12 @@ bool mdc_op_watch(struct mdc_state *s, uint64_t now_ns, bool late)
             m->heard_ns = now_ns;
             m->lost_ns = m->lost_ns != 0 ? now_ns : 0;
         } else if (now_ns - m->heard_ns > limit_ns) {
-            m->down = m->dead = true;
+            m->down = m->dead = m->gone = true;
             m->publish = true;
             any = true;
         } else if (m->lost_ns != 0 && now_ns - m->lost_ns > SESSION_GRACE_NS) {
             m->lost_ns = 0;
-            m->dead = true;
+            m->dead = m->gone = true;
             any = true;
         }
     }
@@ -383,8 +391,8 @@ void mdc_op_advance(struct mdc_decision *d)
     struct mdc_state *s = d->state;
     if (s->raise_term >= s->counters.term) {
         s->counters.term = mdc_term_above(s->raise_term, (uint16_t)(d->fresh.b[0] | d->fresh.b[1] << 8));
-        s->restored = true;
-        s->counters.flags |= RECORD_COUNTERS_UNHEARD;
+        mdc_note_restored(s, d->tx);
+        mdc_settle_new_term(s);
         mdc_numbers_lift(s);
         mdc_tx_counters(d->tx);
     }
@@ -398,8 +406,10 @@ void mdc_op_advance(struct mdc_decision *d)
         } else if (m->publish) {
             mdc_tx_publish(d->tx, TABLE_MODULE, i);
         }
-        if (m->dead)
+        if (m->dead) {
+            mdc_tx_publish(d->tx, TABLE_MODULE, i); /* that it is gone */
             mdc_members_dead(d, m->rec.id);
+        }
         m->store = m->publish = m->dead = false;
     }
     for (uint32_t i = 0; s->volumes_pending != 0 && i < s->volume_top; i++) {

@@ -266,7 +266,7 @@ static void look(struct mdc_decision *d, struct mdc_pool *pool)
     struct mdc_sight g;
     const uint64_t soon = d->now_ns + (uint64_t)s->heartbeat_ms * NS_PER_MS;
     mv->look_ns = soon;
-    if (!all_heard(s, pool) || mdc_unheard(d, pool->rec.id) != NULL)
+    if (!all_heard(s, pool) || mdc_unheard(d, pool->rec.id) != NULL || !mdc_pool_settled(s, pool))
         return;
     const bool removing = take_out_empty(d, pool);
     if (mdc_sight_make(s, pool, d->now_ns, &g) != 0)

@@ -128,7 +128,7 @@ static uint32_t place_anew(struct mdc_decision *d, struct mdc_pool *pool, uint32
     struct placement_result result;
     if (mdc_layout_of_pool(d->state, pool, &l) != 0)
         return STATUS_NO_MEMORY;
-    if (!all_heard(&l)) {
+    if (!all_heard(&l) || !mdc_pool_settled(d->state, pool)) {
         mdc_layout_free(&l);
         return STATUS_AGAIN;
     }
@@ -500,7 +500,9 @@ uint32_t mdc_op_partition_show(struct mdc_decision *d, const struct mdc_partitio
     memcpy(rep->pool, pool->rec.name, sizeof(rep->pool));
     rep->index = p;
     rep->epoch = r->epoch;
-    rep->served = m != NULL && mdc_module_serves(m);
+    const uint32_t index = pool->rec.first_partition + p;
+    rep->served = m != NULL && mdc_module_serves(m) && mdc_settle_serves(d->state, index);
+    (void)mdc_settle_explain(d->state, index, rep->waits, sizeof(rep->waits));
     memcpy(rep->rule, story.rule, sizeof(rep->rule));
     tell_moves(d, pool, p, rep->moves, sizeof(rep->moves));
     for (unsigned k = 0; k < TABLE_MEMBERS_MAX; k++) {

@@ -236,6 +236,7 @@ static void drop_pool(struct mdc_decision *d, struct mdc_pool *pool)
             mdc_tx_key(d->tx, TX_DELETE, key);
         }
         s->partition_pool[index] = 0;
+        mdc_settle_forget(s, index);
         s->partitions[index] = (struct record_partition){0};
         mdc_tx_forget(d->tx, TABLE_PARTITION, index);
         mdc_tx_publish(d->tx, TABLE_PARTITION, index);

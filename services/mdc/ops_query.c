@@ -64,7 +64,8 @@ void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc
     for (uint32_t i = 0; i < p->rec.partitions; i++) {
         const struct record_partition *part = &s->partitions[p->rec.first_partition + i];
         const struct mdc_module *m = mdc_module_by_id(s, mdc_partition_primary(part));
-        out->partitions_served += m != NULL && mdc_module_serves(m);
+        out->partitions_served +=
+            m != NULL && mdc_module_serves(m) && mdc_settle_serves(s, p->rec.first_partition + i);
     }
 }
 
@@ -238,7 +239,7 @@ static void partition_describe(struct mdc_state *s, uint32_t index, struct mdc_p
     for (unsigned k = 0; k < TABLE_MEMBERS_MAX && p->members[k] != 0; k++)
         out->members[out->member_count++] = TABLE_MEMBER_ID(p->members[k]);
     const struct mdc_module *m = mdc_module_by_id(s, out->primary);
-    out->served = m != NULL && mdc_module_serves(m);
+    out->served = m != NULL && mdc_module_serves(m) && mdc_settle_serves(s, index);
 }
 
 uint32_t mdc_op_partition_list(struct mdc_decision *d, const struct mdc_list_request *rq,
@@ -418,6 +419,9 @@ uint32_t mdc_op_cluster_status(struct mdc_decision *d, const struct mdc_empty *r
     {
         rep->gateways += list_entry(l, struct mdc_session, link)->gateway;
     }
+    rep->partitions_unsettled = s->unsettled;
+    for (uint32_t i = 0; s->unsettled > 0 && rep->waits[0] == 0 && i < s->limits.partitions; i++)
+        (void)mdc_settle_explain(s, i, rep->waits, sizeof(rep->waits));
     memcpy(rep->meta_store, s->meta_name, sizeof(rep->meta_store));
     return STATUS_OK;
 }

@@ -78,6 +78,7 @@ static uint64_t publish_module(struct mdc *m, uint32_t index)
         out.state = TABLE_MODULE_DAMAGED;
     else if (mod->down)
         out.state = TABLE_MODULE_DOWN;
+    out.flags = mod->gone && mod->reset ? TABLE_MODULE_GONE : 0;
     out.host = (uint32_t)host_id_from_name(mod->rec.host);
     out.store = mod->rec.store;
     out.capacity_bytes = mod->rec.capacity_bytes;

@@ -185,7 +185,8 @@ static void peer_down(void *service, struct rpc_peer *peer, enum fabric_down rea
     log_debug(m->env, "session ended", "host=%s name=%s why='%s'", session->host, session->name,
               fabric_down_text(reason));
     rpc_peer_set_user(peer, NULL);
-    if (mdc_op_session_lost(m->state, session, loop_now_ns(m->env->loop)))
+    bool reset = reason == FABRIC_DOWN_PEER_DIED || reason == FABRIC_DOWN_PEER_CLOSED;
+    if (mdc_op_session_lost(m->state, session, reset, loop_now_ns(m->env->loop)))
         loop_timer_arm(m->env->loop, &m->lost, SESSION_GRACE_NS + NS_PER_MS);
     mdc_session_remove(m->state, session);
 }

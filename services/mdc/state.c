@@ -29,6 +29,8 @@ int mdc_state_create(const struct table_limits *limits, uint32_t attachments_max
     s->pools = calloc(s->limits.pools, sizeof(*s->pools));
     s->partitions = calloc(s->limits.partitions, sizeof(*s->partitions));
     s->partition_pool = calloc(s->limits.partitions, sizeof(*s->partition_pool));
+    s->settling = calloc(s->limits.partitions, sizeof(*s->settling));
+    s->heard = calloc(s->limits.partitions, sizeof(*s->heard));
     s->volumes = calloc(s->limits.volumes, sizeof(*s->volumes));
     s->id_heads = calloc(heads, sizeof(uint32_t));
     s->name_heads = calloc(heads, sizeof(uint32_t));
@@ -38,8 +40,8 @@ int mdc_state_create(const struct table_limits *limits, uint32_t attachments_max
     s->counters.highest_generation = 1; /* where volumes begin */
     s->counters.next_pool = s->counters.next_module = 1;
     s->counters.turn_limit = s->turn_next = 1;
-    if (!s->modules || !s->pools || !s->partitions || !s->partition_pool || !s->volumes || !s->id_heads ||
-        !s->name_heads) {
+    if (!s->modules || !s->pools || !s->partitions || !s->partition_pool || !s->settling || !s->heard ||
+        !s->volumes || !s->id_heads || !s->name_heads) {
         mdc_state_destroy(s);
         return -ENOMEM;
     }
@@ -59,6 +61,8 @@ void mdc_state_destroy(struct mdc_state *s)
     free(s->pools);
     free(s->partitions);
     free(s->partition_pool);
+    free(s->settling);
+    free(s->heard);
     free(s->volumes);
     free(s->id_heads);
     free(s->name_heads);

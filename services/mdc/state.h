@@ -28,6 +28,12 @@
 struct mdc_held {
     uint64_t epoch, layer, generation, turn;
 };
+/* A primary reports that it cannot reach a module. */
+#define MDC_APART_MAX 8u
+struct mdc_apart {
+    uint32_t reporter; /* module id, 0 = none */
+    uint64_t since_ns, heard_ns;
+};
 struct mdc_module { /* index = id - 1; rec.id 0 = free */
     struct record_module rec;
     struct mdc_session *session; /* that it was heard on last; NULL = gone */
@@ -46,8 +52,11 @@ struct mdc_module { /* index = id - 1; rec.id 0 = free */
     bool dead;               /* its copies are to leave the in-sync sets: the next batch does it */
     uint64_t leaving_blocks; /* heard: it still has so many of partitions that it has left */
     uint64_t empty_version;  /* table version that has it in no partition, 0 = it is in some */
-    uint64_t apart_since_ns, apart_heard_ns; /* a primary reports that it cannot reach it */
-    uint64_t applied_term, applied_version;  /* confirmed by heartbeat */
+    struct mdc_apart apart[MDC_APART_MAX];
+    bool gone;          /* its session went, or it is silent, and it was not heard since */
+    bool reset;         /* ... and the kernel of its host said so */
+    bool telling, told; /* its partition records: is in the middle of it; all, in this term */
+    uint64_t applied_term, applied_version; /* confirmed by heartbeat */
     uint64_t capacity_bytes, used_bytes, removing_blocks;
     uint64_t reads, writes, read_bytes, write_bytes, errors;
 };
@@ -63,6 +72,17 @@ struct mdc_moving {
     uint32_t away;        /* modules that are away for so long that their copies are made elsewhere */
     uint64_t rest_ns;     /* since when nothing moves and all are in sync; 0 = not so */
     uint64_t handover_ns; /* when a primary was changed last */
+};
+/* What is known of a partition that is not settled yet (ops_settle.c). */
+struct mdc_heard {
+    struct record_partition best; /* the highest epoch heard: the store's, or a module's record */
+    bool told;                    /* by a module */
+    uint8_t running;              /* bits by place in best.members: has told that it is in force there */
+};
+enum {
+    MDC_UNSETTLED = 1,    /* the members' own records are awaited: nothing is decided about the partition */
+    MDC_EPOCH_OWED = 2,   /* a member has started meanwhile: a new epoch is due */
+    MDC_SETTLED_LATE = 4, /* settled because the time was over, not because all members had told */
 };
 struct mdc_pool { /* index = id - 1; rec.id 0 = free */
     struct record_pool rec;
@@ -132,6 +152,9 @@ struct mdc_state {
     struct mdc_pool *pools;
     struct record_partition *partitions; /* index = record index in the table; epoch 0 = free */
     uint32_t *partition_pool;            /* pool id of each */
+    uint8_t *settling;                   /* MDC_UNSETTLED ... of each */
+    struct mdc_heard *heard;             /* of each that is unsettled */
+    uint32_t unsettled;                  /* how many are */
     struct mdc_volume *volumes;
     uint32_t volume_top;      /* slots below it may be in use */
     uint32_t volume_count;    /* in use */

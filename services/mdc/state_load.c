@@ -2,7 +2,7 @@
  * state_load.c: the store's records become the state. Each record was checked alone by record_open; here it
  * is checked against those that came before it (keys sort so that what is referred to comes first).
  */
-#include "services/mdc/state.h"
+#include "services/mdc/ops.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -195,6 +195,8 @@ int mdc_state_load(struct mdc_state *s, struct meta_store *meta, char *why)
         if (s->pools[i].rec.id != 0)
             mdc_pool_count_partitions(s, &s->pools[i]);
     }
+    if (rc == 0)
+        mdc_settle_begin(s);
     free(l);
     return rc;
 }

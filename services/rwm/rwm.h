@@ -32,6 +32,7 @@ struct rwm_config {
     uint64_t incarnation;  /* of this start */
     uint64_t buffer_bytes; /* request payloads in memory; 0 = 64 MiB; over it requests wait */
     unsigned requests_max; /* 0 = 512 */
+    bool fast_fail;        /* a promise to a process that is seen to be gone is void: docs/replication.md */
     struct store_options store;
 };
 struct rwm_events {

@@ -304,6 +304,7 @@ static void apply_force(struct rwm *m, const struct table *t)
     if (m->state == RWM_JOINING)
         m->state = RWM_RUNNING;
     rwm_tick_soon(m);
+    rwm_tell_step(m);
     rwm_held_recheck(m);
     rwm_queue_pump(m);
 }

@@ -319,8 +319,7 @@ static void write_done(struct store_op *op, int rc)
         rwm_forward_stored(c, p, status); /* may end it, and forget b */
         b = block_find(m, &key);
     } else {
-        if (!copied)
-            rwm_apply_write_ended(m, p);
+        rwm_apply_write_ended(m, p);
         piece_end(p, status);
     }
     if (b)
@@ -404,8 +403,7 @@ static int write_submit(struct rwm *m, struct rwm_block *b, struct rwm_piece *p)
         return rc;
     b->in_store++;
     p->copied = c != NULL;
-    if (!c || !has_version(p))
-        rwm_apply_write_begun(m, p);
+    rwm_apply_write_begun(m, p);
     list_remove(&p->block_link);
     if (!c)
         return 0;
@@ -434,6 +432,10 @@ static uint32_t forward_gate(struct rwm *m, const struct rwm_block *b, const str
     /* A newer epoch may have been joined while the payload was on its way. */
     if (p->req && (p->req->r.epoch != m->parts[p->partition].epoch || c->joined_by != p->req->from_module))
         return STATUS_STALE_EPOCH;
+    if (p->req && rwm_remove_dead(m, &p->op.key)) {
+        *there = true; /* the primary will hear of it, too */
+        return STATUS_OK;
+    }
     if (p->kind == RWM_PIECE_REPLACE)
         return STATUS_OK;
     const struct rwm_recent *r = rwm_recent_find(c, &p->op.key);

@@ -8,7 +8,8 @@
  *   rwm_turn_copy.c  the write turns, for a member that is filled
  *   rwm_catchup.c    bringing a member that is not in sync up to the primary
  *   rwm_rot.c        repair of what cannot be read, from another copy
- *   rwm_serve.c      the member's side of all that: promises given, joins, forwards, replacements, lists
+ *   rwm_serve.c      the member's side of all that: joins, forwards, replacements, lists
+ *   rwm_grant.c      promises given, and when they end
  *
  * A partition whose record names nobody else has no struct rwm_copies, and nothing here concerns it.
  */
@@ -20,7 +21,7 @@
 
 #define RWM_COPY_SLOTS     16u /* members, and such as have left with calls under way */
 #define RWM_TICK_NS        (20u * NS_PER_MS)
-#define RWM_PROMISE_NS     (500u * NS_PER_MS)
+#define RWM_PROMISE_NS     COPY_PROMISE_MAX_NS
 #define RWM_UNREACHABLE_NS (60u * NS_PER_MS)  /* a member without a connection for so long is reported */
 #define RWM_REPORT_NS      (100u * NS_PER_MS) /* what still holds is reported again */
 #define RWM_RECENT_MAX     65536u
@@ -59,6 +60,15 @@ struct rwm_grant {
     struct list link; /* m->grants */
     uint32_t module;
     uint64_t incarnation, until_ns;
+    uint64_t older_until_ns; /* to an earlier start of it */
+    struct fabric_addr addr; /* of that incarnation */
+    bool reset;              /* its kernel ended its connection, and it has promised nothing since */
+    bool vacant;             /* at the address nobody listens any more, or somebody else */
+};
+/* A promise to an earlier primary of a partition. */
+struct rwm_wait {
+    uint32_t module;
+    uint64_t until_ns;
 };
 
 /* ---- a version not known to be committed ---- */
@@ -83,10 +93,12 @@ struct rwm_copy {
     bool joining, joined, whole; /* joined: this epoch, on the peer's present connection */
     bool unfit;
     uint64_t reported_ns;
-    struct version told; /* committed up to here, as it was told */
-    unsigned forwards;   /* under way */
-    unsigned loose;      /* of them of writes that are committed without it */
-    unsigned copying;    /* whole blocks on their way */
+    struct version told;    /* committed up to here, as it was told */
+    bool owed;              /* joined without knowing what is recent there: told RECONCILED when... */
+    struct version owed_at; /* ... all up to this is committed */
+    unsigned forwards;      /* under way */
+    unsigned loose;         /* of them of writes that are committed without it */
+    unsigned copying;       /* whole blocks on their way */
     struct rpc_call join_call;
     struct copy_join join;
     struct rwm_walk *walk; /* catching up */
@@ -110,9 +122,11 @@ struct rwm_copies {
     struct rwm_copy copy[RWM_COPY_SLOTS];
     unsigned count, in_sync; /* other members; of them in sync */
     bool self_in_sync;
-    bool starved;           /* a forward found no object */
-    uint32_t primary;       /* module id, 0 = none */
-    uint64_t wait_until_ns; /* a promise to an earlier primary: nothing is joined before */
+    bool starved;     /* a forward found no object */
+    uint32_t primary; /* module id, 0 = none */
+    /* Promises to earlier primaries: nothing is joined before. The first ends with its time only. */
+    uint64_t wait_until_ns;
+    struct rwm_wait wait[4];
     struct list flight; /* pieces with a version that are not committed: rwm_piece.flight_link, by version */
     struct version given, committed;
     struct list waiting; /* requests: rwm_request.link */
@@ -123,7 +137,7 @@ struct rwm_copies {
     unsigned storing;        /* writes of forwards, replacements and own pieces that the store has */
     /* as a member */
     uint32_t joined_by;
-    uint64_t joined_epoch;
+    uint64_t joined_epoch, joined_incarnation;
     struct rwm_walk *reconcile;
     bool compared; /* its walk has ended; what differed is being made equal */
 };
@@ -293,9 +307,8 @@ void rwm_forward_again(struct rwm_copy *k);
 void rwm_forward_recheck(struct rwm_copies *c);
 /* No longer the primary: what is under way here ends, its outcome another one's to tell. */
 void rwm_forward_give_up(struct rwm_copies *c);
-/* A forward of a piece that is committed has not been answered by who does not count: noted before it leaves.
- */
-void rwm_forward_loosen(struct rwm_copies *c, struct rwm_piece *p);
+/* A place in c->copy is given to another module. */
+void rwm_forward_forget(struct rwm_copies *c, unsigned place);
 /* Tells members what is committed, when nothing else does. */
 void rwm_forward_tell(struct rwm_copies *c);
 int rwm_forward_create(struct rwm *m);
@@ -341,7 +354,26 @@ void rwm_serve_finished(struct rwm_request *req);
 void rwm_serve_joins(struct rwm *m);                   /* answers those that may be answered now */
 void rwm_serve_pump(struct rwm *m);                    /* goes on with what waited for memory */
 void rwm_serve_refuse(struct rwm *m, uint32_t status); /* all that waits */
-uint64_t rwm_serve_granted_until(const struct rwm *m, uint32_t module);
+/* ---- rwm_grant.c ---- */
+/* Clocks drift: the granter's hour is a little longer. */
+static inline uint64_t rwm_grant_margin(uint64_t duration_ns)
+{
+    return duration_ns + duration_ns / 10;
+}
+/* On the boot-time clock; 0 = nothing was promised. */
+uint64_t rwm_grant_until(const struct rwm *m, uint32_t module);
+/* The holder's status. */
+uint32_t rwm_grant_promise(struct rwm_conn *conn, const struct copy_promise *rq);
+/* That start of the module may join now: OK; AGAIN: not yet, or it is not known to be the latest one. */
+uint32_t rwm_grant_join(struct rwm *m, uint32_t module, uint64_t incarnation);
+uint64_t rwm_copies_wait_until(const struct rwm_copies *c);
+/* c has another primary than module now. */
+void rwm_copies_wait_for(struct rwm_copies *c, uint32_t module);
+/* Signs that a process is gone, as they come. */
+void rwm_grants_check(struct rwm *m); /* the table changed */
+void rwm_grant_conn_lost(const struct rwm_conn *conn, enum fabric_down reason);
+/* At the peer's address nobody listens; taken: another start of it does. */
+void rwm_grant_vacant(struct rwm_peer *peer, bool taken);
 static inline bool rwm_copies_whole(const struct rwm_copies *c)
 {
     return c->whole && version_cmp(c->overflow, c->committed) <= 0;

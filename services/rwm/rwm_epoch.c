@@ -44,8 +44,6 @@ void rwm_copies_wake(struct rwm_copies *c)
 }
 
 /* ---- joining ---- */
-static void send_reconciled(struct rwm_copy *k);
-
 static void join_done(struct rpc_call *call, const struct rpc_result *result)
 {
     struct rwm_copy *k = container_of(call, struct rwm_copy, join_call);
@@ -67,8 +65,9 @@ static void join_done(struct rpc_call *call, const struct rpc_result *result)
     k->joined = true;
     k->whole = reply.flags & COPY_JOINED_WHOLE;
     if (c->state == COPIES_SERVING) {
-        if (k->in_sync)
-            send_reconciled(k);
+        /* What it took of the writes under way, and has forgotten with its start, comes again. */
+        k->owed = k->in_sync;
+        k->owed_at = k->whole ? (struct version){0, 0} : c->given;
         rwm_forward_again(k);
     }
     rwm_tick_soon(m);
@@ -122,15 +121,6 @@ void rwm_epoch_peer_down(struct rwm_peer *peer)
 }
 
 /* ---- serving ---- */
-/* Notes at the member that what is recent there is now all there is. */
-static void send_reconciled(struct rwm_copy *k)
-{
-    struct rwm_copies *c = k->c;
-    struct copy_commit body = {
-        .head = rwm_copies_head(c), .committed = rwm_forward_committed(c), .flags = COPY_COMMIT_RECONCILED};
-    (void)rpc_notify(k->peer->rpc, COPY_METHOD_COMMIT, &body, sizeof(body));
-}
-
 void rwm_epoch_serving(struct rwm_copies *c)
 {
     struct rwm *m = c->m;
@@ -142,9 +132,10 @@ void rwm_epoch_serving(struct rwm_copies *c)
     rwm_recent_clear(c);
     rwm_each_copy(k, c)
     {
-        if (k->in_sync && k->joined)
-            send_reconciled(k);
+        k->owed = k->in_sync && k->joined;
+        k->owed_at = (struct version){0, 0};
     }
+    rwm_forward_tell(c);
     rwm_copies_wake(c);
     rwm_tick_soon(m);
 }
@@ -196,7 +187,7 @@ void rwm_epoch_step(struct rwm_copies *c)
             join_send(k);
     }
     if (c->state == COPIES_JOINING && own_store_ready(c) && all_joined(c) &&
-        loop_clock_ns(m->env->loop) >= c->wait_until_ns) {
+        loop_clock_ns(m->env->loop) >= rwm_copies_wait_until(c)) {
         if (c->in_sync == 0) {
             rwm_epoch_serving(c);
         } else if (m->reconciles < RWM_RECONCILES_MAX && rwm_reconcile_start(c) == 0) {
@@ -239,8 +230,10 @@ static struct rwm_copy *copy_place(struct rwm_copies *c, uint32_t module)
         if (!spare && !k->member && !k->joining && k->forwards == 0 && k->copying == 0)
             spare = k;
     }
-    if (spare)
+    if (spare) {
+        rwm_forward_forget(c, (unsigned)(spare - c->copy));
         *spare = (struct rwm_copy){.c = c, .module = module};
+    }
     return spare;
 }
 
@@ -249,7 +242,7 @@ static void members_set(struct rwm_copies *c, const uint32_t *members)
     for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
         struct rwm_copy *k = &c->copy[i];
         rwm_catchup_stop(k);
-        k->member = k->in_sync = k->lockstep = k->claimed = k->joined = k->whole = k->unfit = false;
+        k->member = k->in_sync = k->lockstep = k->claimed = k->joined = k->whole = k->unfit = k->owed = false;
         k->reported_ns = 0;
         k->told = (struct version){0, 0};
     }
@@ -257,6 +250,9 @@ static void members_set(struct rwm_copies *c, const uint32_t *members)
     for (unsigned i = 0; i < TABLE_MEMBERS_MAX && members[i] != 0; i++) {
         uint32_t id = TABLE_MEMBER_ID(members[i]);
         struct rwm_copy *k = id == c->m->id ? NULL : copy_place(c, id);
+        if (!k && id != c->m->id)
+            rwm_fail(c->m, -EMFILE, "too many members of partition %u have calls under way: starting again",
+                     c->partition);
         if (!k)
             continue;
         k->member = true;
@@ -301,7 +297,7 @@ void rwm_epoch_force(struct rwm *m, uint32_t i)
     }
     bool mine = self && primary == m->id, was_mine = c->state != COPIES_MEMBER;
     if (c->primary != 0 && c->primary != m->id && c->primary != primary)
-        c->wait_until_ns = max_u64(c->wait_until_ns, rwm_serve_granted_until(m, c->primary));
+        rwm_copies_wait_for(c, c->primary);
     if (was_mine && !mine)
         rwm_epoch_resign(c);
     if (c->state == COPIES_RECONCILE) {
@@ -335,44 +331,36 @@ void rwm_epoch_free(struct rwm_copies *c)
     free(c);
 }
 
+static size_t explain_member(const struct rwm_copy *k, char *out, size_t cap)
+{
+    const char *what = "is behind";
+    if (!k->peer || k->peer->state != PEER_UP)
+        what = "cannot be reached";
+    else if (!k->joined)
+        what = "has not joined";
+    else if (k->unfit)
+        what = "could not apply a write";
+    else if (k->in_sync)
+        what = "is in sync";
+    else if (k->lockstep)
+        what = "is equal";
+    return (size_t)snprintf(out, cap, ", module %u %s", k->module, what);
+}
+
 size_t rwm_explain(const struct rwm *m, char *out, size_t cap)
 {
-    static const char *const states[] = {"member", "joining", "reconciling", "serving"};
+    static const char *const states[] = {"a member", "joining", "reconciling", "serving"};
     size_t n = 0;
     if (cap > 0)
         out[0] = 0;
     list_for_each(l, &m->copies)
     {
         struct rwm_copies *c = list_entry(l, struct rwm_copies, link);
-        unsigned waiting = 0, flight = 0;
-        list_for_each(w, &c->waiting) waiting++;
-        list_for_each(f, &c->flight) flight++;
-        bool well = c->state == COPIES_MEMBER || (c->state == COPIES_SERVING && c->count == c->in_sync);
-        if (well && waiting == 0 && flight == 0)
+        if (c->state == COPIES_MEMBER || (c->state == COPIES_SERVING && c->count == c->in_sync))
             continue;
-        n += (size_t)snprintf(
-            n < cap ? out + n : NULL, n < cap ? cap - n : 0,
-            "partition %u epoch %lu %s, %u requests wait, %u writes under way, %u in the store", c->partition,
-            (unsigned long)m->parts[c->partition].epoch, states[c->state], waiting, flight, c->storing);
-        rwm_each_copy(k, c)
-        {
-            n += (size_t)snprintf(
-                n < cap ? out + n : NULL, n < cap ? cap - n : 0,
-                ", member %u (%s%s%s%s%s%s, connection %d, forwards %u loose %u copying %u walk %d)",
-                k->module, k->in_sync ? "in sync" : "out of sync", k->joined ? ", joined" : "",
-                k->joining ? ", joining" : "", k->lockstep ? ", equal" : "", k->claimed ? ", reported" : "",
-                k->unfit ? ", unfit" : "", k->peer ? (int)k->peer->state : -1, k->forwards, k->loose,
-                k->copying, k->walk != NULL);
-        }
-        list_for_each(f, &c->flight)
-        {
-            const struct rwm_piece *p = list_entry(f, struct rwm_piece, flight_link);
-            n += (size_t)snprintf(n < cap ? out + n : NULL, n < cap ? cap - n : 0,
-                                  ", version %lu.%lu %s sent to %u,%u,%u answered by %u,%u,%u refs %u",
-                                  (unsigned long)p->op.version.epoch, (unsigned long)p->op.version.counter,
-                                  p->stored ? "stored" : "not stored", p->sent[0], p->sent[1], p->sent[2],
-                                  p->answered[0], p->answered[1], p->answered[2], p->refs);
-        }
+        n += (size_t)snprintf(n < cap ? out + n : NULL, n < cap ? cap - n : 0, "partition %u is %s",
+                              c->partition, states[c->state]);
+        rwm_each_copy(k, c) n += explain_member(k, n < cap ? out + n : NULL, n < cap ? cap - n : 0);
         n += (size_t)snprintf(n < cap ? out + n : NULL, n < cap ? cap - n : 0, "; ");
     }
     return n;

@@ -22,31 +22,20 @@ int rwm_forward_create(struct rwm *m)
                        pool_total(m->area->piece_pool) * RWM_FORWARDS_EACH, &m->forward_pool);
 }
 
-static bool ids_have(const uint32_t *ids, uint32_t id)
+static uint16_t bit_of(const struct rwm_copy *k)
 {
-    for (unsigned i = 0; i < TABLE_MEMBERS_MAX; i++)
-        if (ids[i] == id)
-            return true;
-    return false;
+    return (uint16_t)(1u << (k - k->c->copy));
 }
+_Static_assert(RWM_COPY_SLOTS <= 16, "a bit each");
 
-/* False: no place. */
-static bool ids_add(uint32_t *ids, uint32_t id)
+void rwm_forward_forget(struct rwm_copies *c, unsigned place)
 {
-    for (unsigned i = 0; i < TABLE_MEMBERS_MAX; i++) {
-        if (ids[i] == 0 || ids[i] == id) {
-            ids[i] = id;
-            return true;
-        }
+    list_for_each(n, &c->flight)
+    {
+        struct rwm_piece *p = list_entry(n, struct rwm_piece, flight_link);
+        p->sent &= (uint16_t) ~(1u << place);
+        p->answered &= (uint16_t) ~(1u << place);
     }
-    return false;
-}
-
-static void ids_remove(uint32_t *ids, uint32_t id)
-{
-    for (unsigned i = 0; i < TABLE_MEMBERS_MAX; i++)
-        if (ids[i] == id)
-            ids[i] = 0;
 }
 
 static bool in_flight(const struct rwm_piece *p)
@@ -69,27 +58,25 @@ static bool piece_committed(struct rwm_copies *c, const struct rwm_piece *p)
         return false;
     rwm_each_copy(k, c)
     {
-        if (rwm_copy_counts(k) && !ids_have(p->answered, k->module))
+        if (rwm_copy_counts(k) && !(p->answered & bit_of(k)))
             return false;
     }
     return true;
 }
 
-void rwm_forward_loosen(struct rwm_copies *c, struct rwm_piece *p)
+/* p leaves the flight; what has been sent of it and not answered is on its way nevertheless. */
+static void flight_end(struct rwm_copies *c, struct rwm_piece *p, uint32_t status)
 {
-    for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
-        struct rwm_copy *k = &c->copy[i];
-        if (k->module != 0 && ids_have(p->sent, k->module) && !ids_have(p->answered, k->module))
-            k->loose++;
-    }
+    for (unsigned i = 0; i < RWM_COPY_SLOTS; i++)
+        c->copy[i].loose += (p->sent & ~p->answered) >> i & 1u;
+    rwm_block_flight_ended(c->m, p, status);
 }
 
 static void piece_check(struct rwm_copies *c, struct rwm_piece *p)
 {
     if (!in_flight(p) || p->given_up || !piece_committed(c, p))
         return;
-    rwm_forward_loosen(c, p);
-    rwm_block_flight_ended(c->m, p, STATUS_OK);
+    flight_end(c, p, STATUS_OK);
 }
 
 void rwm_forward_recheck(struct rwm_copies *c)
@@ -120,11 +107,12 @@ void rwm_forward_stored(struct rwm_copies *c, struct rwm_piece *p, uint32_t stat
             rwm_fail(m, -EIO,
                      "the device %s did not take a write that other copies may have (%s): starting again",
                      m->data->name, status_name(status));
-        rwm_block_flight_ended(m, p, STATUS_NOT_SERVING);
+        rwm_recent_add(c, &p->op.key, p->op.version, p->kind == RWM_PIECE_CLEAR);
+        flight_end(c, p, STATUS_NOT_SERVING);
         return;
     }
     if (p->given_up)
-        rwm_block_flight_ended(m, p, STATUS_NOT_SERVING);
+        flight_end(c, p, STATUS_NOT_SERVING);
     else
         piece_check(c, p);
 }
@@ -145,7 +133,7 @@ void rwm_forward_give_up(struct rwm_copies *c)
             struct rwm_piece *p = list_entry(n, struct rwm_piece, flight_link);
             if (!p->stored)
                 continue;
-            rwm_block_flight_ended(c->m, p, STATUS_NOT_SERVING);
+            flight_end(c, p, STATUS_NOT_SERVING);
             again = true;
             break;
         }
@@ -173,12 +161,12 @@ static void answer(struct rwm_forward *f, uint32_t status)
     struct rwm_piece *p = f->piece;
     switch (status) {
     case STATUS_OK:
-        (void)ids_add(p->answered, k->module);
+        p->answered |= bit_of(k);
         piece_check(c, p);
         return;
     case STATUS_STALE_BASE:
         if (k->member && !k->in_sync && !k->lockstep) {
-            (void)ids_add(p->answered, k->module);
+            p->answered |= bit_of(k);
             rwm_catchup_block(k, &p->op.key);
             return;
         }
@@ -189,7 +177,7 @@ static void answer(struct rwm_forward *f, uint32_t status)
     case STATUS_CANCELED:
         /* Sent again when it has joined again. */
     case STATUS_BAD_CRC:
-        ids_remove(p->sent, k->module);
+        p->sent &= (uint16_t)~bit_of(k);
         if (k->member && status != STATUS_DISCONNECTED)
             rwm_epoch_unjoin(k);
         if (c->m->cluster)
@@ -198,7 +186,7 @@ static void answer(struct rwm_forward *f, uint32_t status)
     default:
         break;
     }
-    ids_remove(p->sent, k->module);
+    p->sent &= (uint16_t)~bit_of(k);
     if (k->member)
         unfit(k, status);
 }
@@ -213,8 +201,10 @@ static void forward_done(struct rpc_call *call, const struct rpc_result *result)
     MUST(k->forwards > 0);
     k->forwards--;
     k->peer->filling -= f->fills;
-    if (!in_flight(p) && k->loose > 0)
+    if (!in_flight(p)) {
+        MUST(k->loose > 0);
         k->loose--;
+    }
     answer(f, result->rc == 0 ? result->status : STATUS_DISCONNECTED);
     pool_put(m->forward_pool, f);
     struct rwm_copies *c = k->c;
@@ -260,20 +250,19 @@ static void forward_send(struct rwm_copy *k, struct rwm_piece *p)
 {
     struct rwm_copies *c = k->c;
     struct rwm *m = c->m;
-    if (!k->joined || k->peer->state != PEER_UP || ids_have(p->sent, k->module))
+    if (!k->joined || k->peer->state != PEER_UP || (p->sent & bit_of(k)))
         return;
     struct rwm_forward *f = pool_get(m->forward_pool);
-    if (!f || !ids_add(p->sent, k->module)) {
-        c->starved |= !f;
-        if (f)
-            pool_put(m->forward_pool, f);
+    if (!f) {
+        c->starved = true;
         return;
     }
+    p->sent |= bit_of(k);
     f->piece = p;
     f->copy = k;
     forward_fill(c, f, p);
     if (rwm_peer_call(k->peer, &f->call) != 0) {
-        ids_remove(p->sent, k->module);
+        p->sent &= (uint16_t)~bit_of(k);
         pool_put(m->forward_pool, f);
         return;
     }
@@ -307,7 +296,7 @@ void rwm_forward_again(struct rwm_copy *k)
     list_for_each(n, &k->c->flight)
     {
         struct rwm_piece *p = list_entry(n, struct rwm_piece, flight_link);
-        if (!ids_have(p->answered, k->module))
+        if (!(p->answered & bit_of(k)))
             forward_send(k, p);
     }
 }
@@ -317,10 +306,15 @@ void rwm_forward_tell(struct rwm_copies *c)
     struct version committed = rwm_forward_committed(c);
     rwm_each_copy(k, c)
     {
-        if (!k->joined || k->peer->state != PEER_UP || version_cmp(k->told, committed) >= 0)
+        bool reconciled = k->owed && version_cmp(committed, k->owed_at) >= 0;
+        if (!k->joined || k->peer->state != PEER_UP || (!reconciled && version_cmp(k->told, committed) >= 0))
             continue;
-        struct copy_commit body = {.head = rwm_copies_head(c), .committed = committed};
-        if (rpc_notify(k->peer->rpc, COPY_METHOD_COMMIT, &body, sizeof(body)) == 0)
-            k->told = committed;
+        struct copy_commit body = {.head = rwm_copies_head(c),
+                                   .committed = committed,
+                                   .flags = reconciled ? COPY_COMMIT_RECONCILED : 0};
+        if (rpc_notify(k->peer->rpc, COPY_METHOD_COMMIT, &body, sizeof(body)) != 0)
+            continue;
+        k->told = committed;
+        k->owed &= !reconciled;
     }
 }

@@ -43,8 +43,9 @@ static void host_down(void *service, struct rpc_peer *peer, enum fabric_down rea
 {
     struct rwm_conn *conn = rpc_peer_user(peer);
     (void)service;
-    (void)reason;
     rpc_peer_set_user(peer, NULL);
+    if (conn && conn->from_module != 0)
+        rwm_grant_conn_lost(conn, reason);
     if (conn)
         conn_forget(conn);
 }

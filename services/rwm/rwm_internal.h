@@ -85,6 +85,7 @@ struct rwm_request {
     struct list pieces;
     unsigned pending;
     uint32_t from_module; /* whose request it is, of COPY_METHOD_* */
+    uint64_t from_incarnation;
     union {
         struct copy_forward forward;
         struct copy_replace replace;
@@ -133,7 +134,7 @@ struct rwm_piece {
     struct version base;
     struct list flight_link;       /* copies->flight: has a version, is not committed */
     struct list block_flight_link; /* block->flight, likewise */
-    uint32_t sent[TABLE_MEMBERS_MAX], answered[TABLE_MEMBERS_MAX]; /* module ids, 0 = end */
+    uint16_t sent, answered; /* bits by place in copies->copy: sent there, and not failed; answered well */
 };
 /* Memory that a destroyed module may have to leave behind: rpc may still hold requests and buffers. */
 struct rwm_area {
@@ -212,6 +213,8 @@ struct rwm_volume { /* of the store's volume record of the same index; the field
     uint64_t turn_floor;
     uint8_t state;
     bool in_force, dirty, complained, cut_done;
+    bool swept; /* deleted, and its blocks are removed; kept while a table knows of it: others may lag behind
+                 */
 };
 /* What this file keeps in the reserved bytes of a volume record. */
 struct rwm_volume_extra {
@@ -267,6 +270,13 @@ struct rwm_member {
     struct mdc_module_heartbeat_request heartbeat_request;
     struct mdc_module_heartbeat_reply heartbeat_reply;
     struct cluster_wait first_table;
+    /* The partitions' records are to be told: rwm_tell.c. */
+    struct cluster_call tell_call;
+    struct mdc_module_records_request tell_request;
+    struct mdc_empty tell_reply;
+    bool tell_wanted, telling;
+    uint64_t tell_term;
+    uint32_t tell_index;
     struct loop_timer timer;
     uint64_t heartbeat_ns;
     bool registering, registered, heartbeat_busy, heartbeat_again, waiting_table;
@@ -282,6 +292,7 @@ struct rwm_remove_op {
 };
 struct rwm_remove {
     struct list volumes; /* rwm_volume.remove_link */
+    struct list swept;   /* likewise */
     struct loop_timer timer;
     uint32_t partition;
     uint64_t cursor;
@@ -536,6 +547,12 @@ void rwm_member_stop(struct rwm *m);
 /* The applied version changed: say so now. */
 void rwm_member_heartbeat(struct rwm *m);
 
+/* ---- rwm_tell.c ---- */
+/* The controller asks, under that term. */
+void rwm_tell_want(struct rwm *m, uint64_t term);
+/* Goes on: a table came into force. */
+void rwm_tell_step(struct rwm *m);
+
 /* ---- rwm_remove.c ---- */
 void rwm_remove_init(struct rwm *m);
 /* v's blocks, or those beyond its size, are to go. */
@@ -543,6 +560,9 @@ void rwm_remove_add(struct rwm *m, struct rwm_volume *v);
 void rwm_remove_stop(struct rwm *m);
 /* Is this block to go as a whole? */
 bool rwm_remove_matches(const struct rwm *m, const struct store_key *key);
+/* Of a deleted volume, or beyond a cut that is under way: a primary that has not heard of it may still send
+ * it, but nothing of it is to be stored any more. */
+bool rwm_remove_dead(const struct rwm *m, const struct store_key *key);
 uint64_t rwm_remove_pending(const struct rwm *m);
 
 /* ---- rwm_leave.c ---- */

@@ -20,6 +20,8 @@ static void heartbeat_done(struct cluster_call *call, int rc)
     if (rc == 0) {
         const struct table *t = cluster_table(m->cluster);
         const struct mdc_module_heartbeat_reply *r = &b->heartbeat_reply;
+        if (r->tell)
+            rwm_tell_want(m, r->term);
         if (r->register_again)
             member_register(m);
         if (t && (r->term > table_head(t)->term ||
@@ -96,6 +98,8 @@ static void first_table(struct cluster_wait *w)
 static void register_accepted(struct rwm *m)
 {
     struct rwm_member *b = &m->member;
+    if (b->register_reply.tell)
+        rwm_tell_want(m, b->register_reply.term);
     if (b->registered || b->waiting_table)
         return;
     log_info(m->env, "registered", "module=%u pool=%u table_version=%lu", m->id, b->register_reply.pool,

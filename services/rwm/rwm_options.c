@@ -61,12 +61,26 @@ static int take_mdcs(struct env *env, const char *text, struct rwm_config *confi
     return config->mdc_count ? 0 : bad(env, "mdc", "", "at least one address is needed");
 }
 
+/* Over rdma what a connection manager says of a process is not known well enough. */
+static int take_fast_fail(struct env *env, const struct rwm_options *o, struct rwm_config *config)
+{
+    struct fabric_addr addr;
+    const char *value = given(o->fast_fail) ? o->fast_fail : "auto";
+    bool tcp = fabric_addr_parse(o->listen, &addr) == 0 && addr.provider == FABRIC_PROVIDER_TCP;
+    if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0 && strcmp(value, "auto") != 0)
+        return bad(env, "fast-fail", value, "it is on, off or auto");
+    config->fast_fail = strcmp(value, "on") == 0 || (value[0] == 'a' && tcp);
+    return 0;
+}
+
 int rwm_options_config(struct env *env, const struct rwm_options *o, const char *fallback,
                        struct rwm_config *config)
 {
     int rc = take_names(env, o, fallback, config);
     if (rc == 0)
         rc = take_mdcs(env, o->mdc, config);
+    if (rc == 0)
+        rc = take_fast_fail(env, o, config);
     config->buffer_bytes = o->buffer_bytes;
     config->requests_max = (unsigned)o->requests;
     config->store.cache_bytes = o->cache_bytes;

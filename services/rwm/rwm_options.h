@@ -7,6 +7,7 @@
 
 struct rwm_options {
     char *listen, *mdc, *secret_file, *host, *rack, *name, *cluster;
+    char *fast_fail;
     bool format;
     uint64_t buffer_bytes, cache_bytes, requests;
 };
@@ -31,6 +32,8 @@ struct rwm_options {
      "payloads in memory, per module; over it requests wait"},                                                    \
     {"cache-memory", CONFIG_SIZE, offsetof(type, f.cache_bytes), "64M", MIB, 64 * GIB, false, "BYTES",            \
      "cache of the store's metadata, per module"},                                                                \
+    {"fast-fail", CONFIG_STRING, offsetof(type, f.fast_fail), "auto", 0, 0, false, "on|off|auto",                 \
+     "take over from a killed process at once: its host's kernel must be what answers for it; auto: over tcp"},   \
     {"requests", CONFIG_UINT, offsetof(type, f.requests), "512", 8, 65536, false, "N",                            \
      "requests worked on at once, per module"}
 /* clang-format on */

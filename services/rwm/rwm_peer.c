@@ -81,6 +81,7 @@ static void hello_done(struct rpc_call *call, const struct rpc_result *result)
         peer->state = PEER_UP;
         peer->backoff_ns = BACKOFF_MIN_NS;
         peer->away_since_ns = 0;
+        rwm_grant_vacant(peer, true);
         rwm_epoch_peer_up(peer);
         rwm_tick_soon(m);
         return;
@@ -122,7 +123,10 @@ static void peer_down(void *service, struct rpc_peer *rpc, enum fabric_down reas
     if (peer->state == PEER_UP && log_allow(peer->m->env, &peer->log))
         log_info(peer->m->env, "connection to another module ended", "module=%u peer=%u reason=\"%s\"",
                  peer->m->id, peer->module, fabric_down_text(reason));
+    bool nobody = peer->state == PEER_CONNECTING && rpc_peer_nobody(rpc);
     peer_lost(peer);
+    if (nobody)
+        rwm_grant_vacant(peer, false);
 }
 
 static const struct rpc_events peer_events = {.up = peer_up, .down = peer_down};
@@ -171,6 +175,7 @@ struct rwm_peer *rwm_peer_get(struct rwm *m, uint32_t module)
 
 void rwm_peers_table(struct rwm *m)
 {
+    rwm_grants_check(m);
     const struct table *t = m->cluster ? cluster_table(m->cluster) : NULL;
     list_for_each(n, &m->peers)
     {
@@ -373,7 +378,7 @@ void rwm_copies_init(struct rwm *m)
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     loop_timer_init(&m->copies_timer, copies_tick);
-    m->promise_grace_ns = loop_clock_ns(m->env->loop) + COPY_PROMISE_MAX_NS;
+    m->promise_grace_ns = loop_clock_ns(m->env->loop) + rwm_grant_margin(COPY_PROMISE_MAX_NS);
 }
 
 void rwm_copies_stop(struct rwm *m)

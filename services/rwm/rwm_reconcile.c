@@ -199,7 +199,9 @@ void rwm_reconcile_step(struct rwm_copies *c)
     w->out++; /* it stays while this loop runs */
     while (w->next < w->items && w->out <= RWM_RECONCILE_JOBS && !w->stopped && !w->failed) {
         unsigned best = 0;
-        if (item_differs(w, &w->item[w->next], &best) && !fix_begin(w, w->next, best))
+        const struct copy_key *key = &w->item[w->next].key;
+        bool dead = rwm_remove_dead(c->m, &(struct store_key){key->layer, key->block, key->hash});
+        if (!dead && item_differs(w, &w->item[w->next], &best) && !fix_begin(w, w->next, best))
             break; /* no memory now: the tick goes on */
         w->next++;
     }
@@ -213,9 +215,10 @@ void rwm_reconcile_step(struct rwm_copies *c)
     if (w->next < w->items || w->out > 0)
         return;
     uint32_t items = w->items;
+    bool full = w->full;
     rwm_reconcile_stop(c);
     log_debug(c->m->env, "the copies of a partition are equal", "module=%u partition=%u looked_at=%u full=%d",
-              c->m->id, c->partition, items, w == NULL);
+              c->m->id, c->partition, items, full);
     rwm_epoch_serving(c);
 }
 

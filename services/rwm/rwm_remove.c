@@ -22,6 +22,7 @@ void rwm_remove_init(struct rwm *m)
 {
     struct rwm_remove *r = &m->remove;
     list_init(&r->volumes);
+    list_init(&r->swept);
     loop_timer_init(&r->timer, remove_tick);
     for (unsigned i = 0; i < RWM_REMOVE_OPS; i++)
         r->ops[i].m = m;
@@ -63,6 +64,16 @@ bool rwm_remove_matches(const struct rwm *m, const struct store_key *key)
             return true;
     }
     return false;
+}
+
+bool rwm_remove_dead(const struct rwm *m, const struct store_key *key)
+{
+    list_for_each(n, &m->remove.swept)
+    {
+        if (list_entry(n, struct rwm_volume, remove_link)->layer == key->layer)
+            return true;
+    }
+    return rwm_remove_matches(m, key);
 }
 
 static void removed_one(struct store_op *op, int rc)
@@ -241,8 +252,15 @@ static void remove_finish(struct rwm *m)
     {
         struct rwm_volume *v = list_entry(n, struct rwm_volume, remove_link);
         bool deleted = v->state == TABLE_VOLUME_DELETING;
+        const struct table *t = m->cluster ? cluster_table(m->cluster) : NULL;
         char id[33];
         uuid_format(&v->id, id);
+        if (deleted && t && table_volume_by_id(t, &v->id) != NULL) {
+            list_remove(n);
+            list_push_back(&m->remove.swept, n);
+            v->swept = true;
+            continue;
+        }
         int rc = rwm_volume_removed(m, v);
         if (rc == -EAGAIN)
             return;

@@ -10,71 +10,12 @@
 #define JOIN_WAIT_NS (2u * NS_PER_S)
 
 /* ---- promises ---- */
-static struct rwm_grant *grant_of(const struct rwm *m, uint32_t module)
-{
-    list_for_each(n, &m->grants)
-    {
-        struct rwm_grant *g = list_entry(n, struct rwm_grant, link);
-        if (g->module == module)
-            return g;
-    }
-    return NULL;
-}
-
-uint64_t rwm_serve_granted_until(const struct rwm *m, uint32_t module)
-{
-    const struct rwm_grant *g = grant_of(m, module);
-    return g ? g->until_ns : 0;
-}
-
-/* For one of the partitions that it joined here somebody else is the primary now. */
-static bool joins_outdated(struct rwm *m, uint32_t module)
-{
-    bool outdated = false;
-    list_for_each(n, &m->copies)
-    {
-        const struct rwm_copies *c = list_entry(n, struct rwm_copies, link);
-        outdated |= c->joined_by == module && c->primary != module;
-    }
-    if (!outdated)
-        return false;
-    list_for_each(n, &m->copies)
-    {
-        struct rwm_copies *c = list_entry(n, struct rwm_copies, link);
-        if (c->joined_by == module)
-            c->joined_by = 0;
-    }
-    return true;
-}
-
-static uint32_t promise(struct rwm_conn *conn, const struct copy_promise *rq)
-{
-    struct rwm *m = conn->m;
-    if (rq->duration_ns == 0 || rq->duration_ns > COPY_PROMISE_MAX_NS)
-        return STATUS_INVALID;
-    if (joins_outdated(m, conn->from_module))
-        return STATUS_STALE_EPOCH;
-    struct rwm_grant *g = grant_of(m, conn->from_module);
-    if (!g) {
-        g = calloc(1, sizeof(*g));
-        if (!g)
-            return STATUS_NO_MEMORY;
-        g->module = conn->from_module;
-        list_push_back(&m->grants, &g->link);
-    }
-    g->incarnation = conn->from_incarnation;
-    /* Clocks drift: the granter's hour is a little longer. */
-    uint64_t until = loop_clock_ns(m->env->loop) + rq->duration_ns + rq->duration_ns / 10;
-    g->until_ns = max_u64(g->until_ns, until);
-    return STATUS_OK;
-}
-
 static void serve_promise(struct rwm_conn *conn, struct rpc_request *rpc, const void *body)
 {
     struct copy_promise rq;
     struct store_stats stats;
     memcpy(&rq, body, sizeof(rq));
-    uint32_t status = promise(conn, &rq);
+    uint32_t status = rwm_grant_promise(conn, &rq);
     store_stats_get(conn->m->store, &stats);
     /* What is free is shared out among those who may fill it, this module among them. */
     uint64_t parts = 1, used = stats.used_bytes + stats.reserved_bytes;
@@ -86,8 +27,8 @@ static void serve_promise(struct rwm_conn *conn, struct rpc_request *rpc, const 
 
 /* ---- what all others begin with ---- */
 /* *c is set with STATUS_OK. */
-static uint32_t check_head(struct rwm *m, uint32_t from, const struct copy_head *h, bool joined,
-                           struct rwm_copies **out)
+static uint32_t check_head(struct rwm *m, uint32_t from, uint64_t incarnation, const struct copy_head *h,
+                           bool joined, struct rwm_copies **out)
 {
     if (m->pool_id == 0 || h->pool != m->pool_id || h->partition >= m->part_count)
         return STATUS_NOT_SERVING;
@@ -102,7 +43,7 @@ static uint32_t check_head(struct rwm *m, uint32_t from, const struct copy_head 
     }
     if (c->primary != from)
         return STATUS_PROTOCOL;
-    if (joined && (c->joined_by != from || c->joined_epoch != epoch))
+    if (joined && (c->joined_by != from || c->joined_incarnation != incarnation || c->joined_epoch != epoch))
         return STATUS_NOT_SERVING;
     *out = c;
     return STATUS_OK;
@@ -120,6 +61,7 @@ static struct rwm_request *request_make(struct rwm_conn *conn, struct rpc_reques
     req->r.partition = head->partition;
     req->r.epoch = head->epoch;
     req->from_module = conn->from_module;
+    req->from_incarnation = conn->from_incarnation;
     list_init(&req->link);
     list_init(&req->pieces);
     list_push_back(&m->area->requests, &req->all);
@@ -141,14 +83,19 @@ static uint32_t join_try(struct rwm *m, struct rwm_request *req)
 {
     const struct copy_head head = {.pool = req->r.pool, .partition = req->r.partition, .epoch = req->r.epoch};
     struct rwm_copies *c = NULL;
-    uint32_t status = check_head(m, req->from_module, &head, false, &c);
+    uint32_t status = check_head(m, req->from_module, req->from_incarnation, &head, false, &c);
     if (status == STATUS_NOT_SERVING)
         return STATUS_AGAIN; /* the epoch may come with the next table */
     if (status != STATUS_OK)
         return status;
-    if (c->storing > 0 || rwm_leave_busy(m, head.partition) || loop_clock_ns(m->env->loop) < c->wait_until_ns)
+    if (c->storing > 0 || rwm_leave_busy(m, head.partition) ||
+        loop_clock_ns(m->env->loop) < rwm_copies_wait_until(c))
         return STATUS_AGAIN;
+    status = rwm_grant_join(m, req->from_module, req->from_incarnation);
+    if (status != STATUS_OK)
+        return status;
     c->joined_by = req->from_module;
+    c->joined_incarnation = req->from_incarnation;
     c->joined_epoch = head.epoch;
     return STATUS_OK;
 }
@@ -206,7 +153,7 @@ void rwm_serve_notify(struct rwm_conn *conn, uint16_t method, const void *body, 
         !rwm_accepts(conn->m))
         return;
     memcpy(&rq, body, sizeof(rq));
-    if (check_head(conn->m, conn->from_module, &rq.head, true, &c) != STATUS_OK)
+    if (check_head(conn->m, conn->from_module, conn->from_incarnation, &rq.head, true, &c) != STATUS_OK)
         return;
     rwm_recent_commit(c, rq.committed);
     if (rq.flags & COPY_COMMIT_RECONCILED)
@@ -324,7 +271,7 @@ static bool data_begin(struct rwm *m, struct rwm_request *req)
     struct rwm_copies *c = NULL;
     uint32_t status = !req->rpc || !rpc_request_alive(req->rpc)
                           ? STATUS_CANCELED
-                          : check_head(m, req->from_module, &head, true, &c);
+                          : check_head(m, req->from_module, req->from_incarnation, &head, true, &c);
     struct rwm_piece *p = status == STATUS_OK ? rwm_piece_get_serve(m) : NULL;
     if (status == STATUS_OK && !p)
         return false;
@@ -508,7 +455,7 @@ static void serve_versions(struct rwm_conn *conn, struct rpc_request *rpc, const
     struct copy_versions rq;
     struct rwm_copies *c = NULL;
     memcpy(&rq, body, sizeof(rq));
-    uint32_t status = check_head(m, conn->from_module, &rq.head, true, &c);
+    uint32_t status = check_head(m, conn->from_module, conn->from_incarnation, &rq.head, true, &c);
     struct rwm_request *req =
         status == STATUS_OK ? request_make(conn, rpc, COPY_METHOD_VERSIONS, &rq.head) : NULL;
     struct rwm_lookup *l = req ? rwm_lookup_new(m, c) : NULL;

@@ -243,7 +243,7 @@ int rwm_volume_stage_gone(struct rwm *m, const struct table *t, uint32_t index, 
     struct store_volume_record rec = *record_at(m, index);
     const struct table_header *h = table_head(t);
     if (rec.state == TABLE_VOLUME_DELETING)
-        return 0;
+        return v->swept ? rwm_volume_removed(m, v) : 0;
     if (h->term != extra_get(&rec).table_term || h->version <= rec.table_version) {
         volume_complain(m, v, "missing=volume (its data is kept)");
         return 0;

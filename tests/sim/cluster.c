@@ -64,6 +64,8 @@ static void start_mdc(struct sim_proc *p)
     struct mdc_config config = {.listen = sim_addr(p, SIM_MDC_PORT),
                                 .limits = {.pools = 4, .modules = 16, .partitions = 256, .volumes = 64},
                                 .heartbeat_ms = 200,
+                                .restored_store =
+                                    p->cluster->restored_store && p->cluster->options.copies > 1,
                                 .failed = mdc_failed,
                                 .user = p};
     if (p->cluster->options.moves) {
@@ -84,6 +86,7 @@ static void start_rwm(struct sim_proc *p)
                                 .incarnation = fabric_config_get(p->env.fabric)->incarnation,
                                 .buffer_bytes = 4 * MIB,
                                 .requests_max = 16,
+                                .fast_fail = c->shape.fast_fail,
                                 .store = {.cache_bytes = 64 * KIB, .requests_max = c->shape.store_requests}};
     config.mdc[0] = sim_addr(&c->procs[0], SIM_MDC_PORT);
     snprintf(config.name, sizeof(config.name), "%s", p->name);
@@ -353,8 +356,7 @@ static void make_shape(struct sim_cluster *c)
     s->rewrite = rng_chance(r, 1, 2);
     s->rot = rng_chance(r, 1, 8) || c->options.rot;
     s->restores = rng_chance(r, 1, 4);
-    /* What has moved since is not known to a store that was put back from an old copy. */
-    s->restores &= !c->options.moves;
+    s->fast_fail = c->options.copies > 1 && rng_chance(r, 1, 2);
     s->refresh_ns = rng_chance(r, 2, 3) ? 300 * NS_PER_MS : 5 * NS_PER_S;
 }
 

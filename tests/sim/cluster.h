@@ -90,6 +90,7 @@ struct sim_shape {
     bool rewrite;            /* clients write what they wrote last again and again */
     bool rot;                /* data on the disks' media rots, and places of them cannot be read */
     bool restores;           /* the metadata store is put back from an old copy */
+    bool fast_fail;          /* promises to processes that are seen to be gone are void */
     uint64_t refresh_ns;     /* of the tables of gateways and clients */
 };
 struct sim_cluster {
@@ -110,6 +111,7 @@ struct sim_cluster {
     uint64_t media_faults, takeovers, admin_calls, detaches, no_space, ghosts, rots, restores, jumps, damaged,
         repaired, misses, move_calls;
     bool volumes_ready, faults_over;
+    bool restored_store; /* the operator says so at each start of the controller after it */
     struct sim_setup *setup;
     struct sim_admin *admin;
     struct sim_moves *moves;

@@ -102,11 +102,11 @@ static void fault_jump(struct sim_cluster *c, struct sim_proc *p)
 static void fault_restore(struct sim_cluster *c)
 {
     struct sim_proc *p = sim_cluster_proc(c, SIM_MDC, 0);
-    /* With several copies an old store believes old in-sync sets: docs/replication.md, not there yet. */
-    if (!c->shape.restores || c->options.copies > 1)
+    if (!c->shape.restores)
         return;
     if (!c->backup) {
         MUST(meta_sim_snapshot(c->meta, &c->backup) == 0);
+        c->restored_store = false; /* that is the end of an earlier one's story */
         return;
     }
     if (p->alive)
@@ -114,6 +114,7 @@ static void fault_restore(struct sim_cluster *c)
     MUST(meta_sim_restore(c->meta, c->backup) == 0);
     meta_sim_destroy(c->backup);
     c->backup = NULL;
+    c->restored_store = true;
     p->up_at = sim_world_now(c->world) + rng_below(&c->rng, 200 * NS_PER_MS);
     c->kills++;
     c->restores++;
