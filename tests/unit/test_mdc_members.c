@@ -327,13 +327,229 @@ static void test_reports_that_do_not_count(void **state)
     desk_end(k);
 }
 
+/* ---- after a start of the controller ---- */
+/* The process begins anew over these partitions; nobody has been heard. */
+static void begin_again(struct desk *k, const struct record_partition *old, bool restored)
+{
+    for (unsigned n = 1; n <= MODULES; n++) {
+        if (k->session[n])
+            mdc_session_remove(k->s, k->session[n]);
+        k->session[n] = NULL;
+        struct mdc_module *m = &k->s->modules[n - 1];
+        m->registered = m->down = m->dead = m->gone = m->told = false;
+        m->heard_ns = k->now_ns;
+    }
+    memcpy(part(k, 0), old, 4 * sizeof(*old));
+    k->s->counters.highest_epoch = old[0].epoch;
+    k->s->started_ns = k->now_ns;
+    k->s->restored = false;
+    assert_int_equal(mdc_settle_begin(k->s), 0);
+    mdc_tx_reset(&k->tx);
+    if (restored)
+        mdc_note_restored(k->s, &k->tx);
+}
+
+/* The module goes on as it was: registers again. */
+static void back(struct desk *k, unsigned n)
+{
+    struct mdc_module_register_request rq = {.start_counter = k->starts[n],
+                                             .accepted_start = k->starts[n],
+                                             .incarnation = k->incarnation[n] + 100 * n,
+                                             .module = n,
+                                             .kind = TABLE_MODULE_OSD,
+                                             .media = TABLE_MEDIA_SSD,
+                                             .capacity_bytes = GIB};
+    struct mdc_module_register_reply rep = {0};
+    connect(k, n);
+    rq.accepted_incarnation = rq.incarnation;
+    rq.store.b[0] = (uint8_t)n;
+    snprintf(rq.host, sizeof(rq.host), "h%u", n);
+    snprintf(rq.name, sizeof(rq.name), "m%u", n);
+    struct mdc_decision d = decision(k, n);
+    assert_int_equal(mdc_op_module_register(&d, &rq, &rep), STATUS_OK);
+    assert_true(rep.tell);
+}
+
+static void tell(struct desk *k, unsigned n, const struct record_partition *r, bool in_force)
+{
+    struct mdc_module_records_request rq = {.module = n,
+                                            .incarnation = k->s->modules[n - 1].rec.incarnation,
+                                            .term = k->s->term,
+                                            .first = true,
+                                            .last = true};
+    struct mdc_empty rep;
+    for (uint32_t i = 0; i < 4; i++) {
+        struct mdc_module_records_item *item = &rq.items[rq.count++];
+        *item = (struct mdc_module_records_item){
+            .pool = 1, .partition = i, .epoch = r[i].epoch, .in_force = in_force};
+        while (item->member_count < TABLE_MEMBERS_MAX && r[i].members[item->member_count] != 0) {
+            item->members[item->member_count] = r[i].members[item->member_count];
+            item->member_count++;
+        }
+    }
+    struct mdc_decision d = decision(k, n);
+    assert_int_equal(mdc_op_module_records(&d, &rq, &rep), STATUS_OK);
+}
+
+static void advance(struct desk *k)
+{
+    struct mdc_decision d = decision(k, 1);
+    mdc_op_advance(&d);
+}
+
+/* Module 2 was dropped after the copy was made; the copy calls it in sync, and its primary perhaps. */
+static void test_restored_store(void **state)
+{
+    struct desk *k = desk_new();
+    struct record_partition old[4], latest[4];
+    char text[224];
+    (void)state;
+    memcpy(old, part(k, 0), sizeof(old));
+    gone(k, 2);
+    k->now_ns += NS_PER_S / 20;
+    assert_true(mdc_op_watch(k->s, k->now_ns, false));
+    advance(k);
+    memcpy(latest, part(k, 0), sizeof(latest));
+    assert_true(latest[0].epoch > old[0].epoch);
+    begin_again(k, old, true);
+    start(k, 2);
+    tell(k, 2, old, false);
+    back(k, 1);
+    k->now_ns += 100 * NS_PER_S;
+    advance(k);
+    assert_int_equal(k->s->unsettled, 4);
+    tell(k, 1, latest, true);
+    advance(k);
+    /* Module 3 may know of still later members. */
+    assert_int_equal(k->s->unsettled, 4);
+    assert_int_equal(part(k, 0)->epoch, old[0].epoch);
+    assert_non_null(mdc_settle_explain(k->s, k->s->pools[0].rec.first_partition, text, sizeof(text)));
+    assert_non_null(strstr(text, "module 3"));
+    assert_false(report(k, MDC_REPORT_UNFIT, secondary(k)));
+    back(k, 3);
+    tell(k, 3, latest, true);
+    assert_int_equal(k->s->unsettled, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_false(in_sync(k, i, 2));
+        assert_true(in_sync(k, i, 1) && in_sync(k, i, 3));
+        assert_true(part(k, i)->epoch > latest[i].epoch);
+    }
+    advance(k);
+    assert_false(k->s->counters.flags & RECORD_COUNTERS_UNHEARD);
+    desk_end(k);
+}
+
+/* Only what a module tells shows that the store is old; then there is no time limit any more. */
+static void test_found_to_be_old(void **state)
+{
+    struct desk *k = desk_new();
+    struct record_partition old[4], latest[4];
+    (void)state;
+    memcpy(old, part(k, 0), sizeof(old));
+    memcpy(latest, old, sizeof(latest));
+    for (unsigned i = 0; i < 4; i++)
+        latest[i].epoch += 5;
+    begin_again(k, old, false);
+    back(k, 1);
+    tell(k, 1, latest, true);
+    assert_true(k->s->counters.flags & RECORD_COUNTERS_UNHEARD);
+    k->now_ns += 100 * NS_PER_S;
+    (void)mdc_op_watch(k->s, k->now_ns, false);
+    advance(k);
+    assert_int_equal(k->s->unsettled, 4);
+    k->s->trusted = true; /* the operator's word: what was heard decides */
+    k->s->modules[0].down = false;
+    advance(k);
+    assert_int_equal(k->s->unsettled, 0);
+    assert_true(part(k, 0)->epoch > latest[0].epoch);
+    desk_end(k);
+}
+
+/* Nothing speaks for an old store: who is silent for a round is not waited for. */
+static void test_ordinary_start(void **state)
+{
+    struct desk *k = desk_new();
+    struct record_partition old[4];
+    (void)state;
+    memcpy(old, part(k, 0), sizeof(old));
+    begin_again(k, old, false);
+    back(k, 1);
+    back(k, 3);
+    tell(k, 1, old, true);
+    tell(k, 3, old, true);
+    advance(k);
+    assert_int_equal(k->s->unsettled, 4);
+    k->now_ns += NS_PER_S;
+    k->s->modules[0].heard_ns = k->s->modules[2].heard_ns = k->now_ns;
+    assert_true(mdc_op_watch(k->s, k->now_ns, false));
+    advance(k);
+    assert_int_equal(k->s->unsettled, 0);
+    assert_false(in_sync(k, 0, 2));
+    assert_true(in_sync(k, 0, 1) && in_sync(k, 0, 3));
+    desk_end(k);
+}
+
+/* All are there as they were: nothing changes. One that started anew gets its new epoch. */
+static void test_nothing_happened(void **state)
+{
+    struct desk *k = desk_new();
+    struct record_partition old[4];
+    (void)state;
+    memcpy(old, part(k, 0), sizeof(old));
+    begin_again(k, old, false);
+    for (unsigned n = 1; n <= MODULES; n++) {
+        back(k, n);
+        tell(k, n, old, true);
+    }
+    assert_int_equal(k->s->unsettled, 0);
+    assert_memory_equal(part(k, 0), old, sizeof(old));
+    begin_again(k, old, false);
+    back(k, 1);
+    tell(k, 1, old, true);
+    start(k, 2);
+    tell(k, 2, old, false);
+    back(k, 3);
+    tell(k, 3, old, true);
+    assert_int_equal(k->s->unsettled, 0);
+    assert_true(part(k, 0)->epoch > old[0].epoch);
+    assert_false(in_sync(k, 0, 2));
+    desk_end(k);
+}
+
+/* Reporters' troubles are their own. */
+static void test_apart_each(void **state)
+{
+    struct desk *k = desk_new();
+    uint32_t member = secondary(k), other = 0;
+    (void)state;
+    for (uint32_t id = 1; id <= MODULES; id++)
+        other = id != member && id != mdc_partition_primary(part(k, 0)) ? id : other;
+    k->s->modules[member - 1].apart[0] = (struct mdc_apart){
+        .reporter = other, .since_ns = k->now_ns - NS_PER_S, .heard_ns = k->now_ns - NS_PER_MS};
+    assert_false(report(k, MDC_REPORT_UNREACHABLE, member));
+    k->now_ns += 200 * NS_PER_MS;
+    assert_false(report(k, MDC_REPORT_UNREACHABLE, member));
+    k->now_ns += 200 * NS_PER_MS;
+    assert_true(report(k, MDC_REPORT_UNREACHABLE, member));
+    desk_end(k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_three_copies),   cmocka_unit_test(test_unreachable),
-        cmocka_unit_test(test_last_one_stays), cmocka_unit_test(test_dead_primary),
-        cmocka_unit_test(test_late_watch),     cmocka_unit_test(test_restart),
-        cmocka_unit_test(test_comes_in),       cmocka_unit_test(test_reports_that_do_not_count),
+        cmocka_unit_test(test_restored_store),
+        cmocka_unit_test(test_found_to_be_old),
+        cmocka_unit_test(test_ordinary_start),
+        cmocka_unit_test(test_nothing_happened),
+        cmocka_unit_test(test_apart_each),
+        cmocka_unit_test(test_three_copies),
+        cmocka_unit_test(test_unreachable),
+        cmocka_unit_test(test_last_one_stays),
+        cmocka_unit_test(test_dead_primary),
+        cmocka_unit_test(test_late_watch),
+        cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_comes_in),
+        cmocka_unit_test(test_reports_that_do_not_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
