@@ -483,7 +483,7 @@ static void serve_turns(struct rwm_conn *conn, struct rpc_request *rpc, const vo
     struct copy_turns rq;
     struct rwm_copies *c = NULL;
     memcpy(&rq, body, sizeof(rq));
-    uint32_t status = check_head(conn->m, conn->from_module, &rq.head, true, &c);
+    uint32_t status = check_head(conn->m, conn->from_module, conn->from_incarnation, &rq.head, true, &c);
     struct rwm_request *req =
         status == STATUS_OK ? request_make(conn, rpc, COPY_METHOD_TURNS, &rq.head) : NULL;
     if (!req) {

@@ -66,7 +66,7 @@ static void start(struct desk *k, unsigned n)
 
 static void gone(struct desk *k, unsigned n)
 {
-    assert_true(mdc_op_session_lost(k->s, k->session[n], k->now_ns));
+    assert_true(mdc_op_session_lost(k->s, k->session[n], true, k->now_ns));
     mdc_session_remove(k->s, k->session[n]);
     k->session[n] = NULL;
 }

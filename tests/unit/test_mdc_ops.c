@@ -111,6 +111,12 @@ static void test_registration(void **state)
     rq.module = 1;
     rq.highest_epoch = 40;
     assert_int_equal(put_module(c, &rq, &rep), STATUS_OK);
+    assert_true(rep.tell); /* it knows of epochs that this store does not: it is an old copy */
+    struct mdc_module_records_request records = {
+        .module = 1, .incarnation = rq.incarnation, .term = table_head(t)->term, .first = true, .last = true};
+    struct mdc_empty none;
+    assert_int_equal(CALL(c, MODULE_RECORDS, mdc_module_records_request, &records, mdc_empty, &none),
+                     STATUS_OK);
     for (uint32_t i = 0; i < 64; i++) {
         const struct table_partition *p = table_partition_at(t, pool, i);
         assert_true(table_partition_primary(p) == 1 ? p->epoch > 40 : p->epoch == epochs[i]);
