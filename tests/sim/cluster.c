@@ -65,7 +65,8 @@ static void start_mdc(struct sim_proc *p)
                                 .limits = {.pools = 4, .modules = 16, .partitions = 256, .volumes = 64},
                                 .heartbeat_ms = 200,
                                 .restored_store =
-                                    p->cluster->restored_store && p->cluster->options.copies > 1,
+                                    p->cluster->restored_store &&
+                                    (p->cluster->options.copies > 1 || p->cluster->options.moves),
                                 .failed = mdc_failed,
                                 .user = p};
     if (p->cluster->options.moves) {

@@ -93,6 +93,32 @@ void fake_mdc_partition(struct fake_mdc *mdc, uint32_t index, uint64_t epoch, ui
     changed(mdc);
 }
 
+void fake_mdc_module(struct fake_mdc *mdc, uint32_t id, uint64_t incarnation, const struct fabric_addr *addr)
+{
+    struct table_module m = {
+        .id = id, .pool = 1, .incarnation = incarnation, .kind = TABLE_MODULE_OSD, .state = TABLE_MODULE_UP};
+    memcpy(m.addr, addr, sizeof(m.addr));
+    table_publish(&mdc->table, TABLE_MODULE, id - 1, &m);
+    changed(mdc);
+}
+
+void fake_mdc_members(struct fake_mdc *mdc, uint32_t index, uint64_t epoch, const uint32_t *members)
+{
+    struct table_partition p = {.pool = 1, .index = index, .epoch = epoch};
+    for (unsigned i = 0; i < TABLE_MEMBERS_MAX && members[i] != 0; i++)
+        p.members[i] = members[i];
+    table_publish(&mdc->table, TABLE_PARTITION, index, &p);
+    changed(mdc);
+}
+
+void fake_mdc_min_copies(struct fake_mdc *mdc, uint8_t min_copies)
+{
+    struct table_pool pool = *(const struct table_pool *)table_record(&mdc->table, TABLE_POOL, 0);
+    pool.min_copies = min_copies;
+    table_publish(&mdc->table, TABLE_POOL, 0, &pool);
+    changed(mdc);
+}
+
 uint64_t fake_mdc_epoch(const struct fake_mdc *mdc, uint32_t index)
 {
     const struct table_partition *p = table_record(&mdc->table, TABLE_PARTITION, index);
@@ -140,6 +166,9 @@ static void call_answer(struct cluster *c, struct cluster_call *call)
         status = op_register(mdc, call->request, &rep);
         if (status == 0)
             memcpy(call->reply, &rep, sizeof(rep));
+    } else if (call->method == MDC_METHOD_MODULE_REPORT) {
+        mdc->reports++;
+        memcpy(&mdc->report, call->request, sizeof(mdc->report));
     } else {
         MUST(call->method == MDC_METHOD_MODULE_HEARTBEAT);
         mdc->heartbeats++;

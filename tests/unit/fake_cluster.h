@@ -17,7 +17,8 @@ struct fake_mdc {
     struct cluster *session;
     struct mdc_module_register_request registered; /* the latest */
     struct mdc_module_heartbeat_request heartbeat; /* the latest */
-    unsigned registrations, heartbeats, refreshes;
+    struct mdc_module_report_request report;       /* the latest */
+    unsigned registrations, heartbeats, refreshes, reports;
     bool register_again; /* told in the next heartbeat's reply */
 };
 /* The one that cluster_create finds; one pool of 4 partitions and 1 MiB stripes, of module 1. */
@@ -28,6 +29,10 @@ void fake_mdc_volume(struct fake_mdc *mdc, uint32_t index, uint8_t id, uint64_t 
                      uint8_t state);
 void fake_mdc_no_volume(struct fake_mdc *mdc, uint32_t index);
 void fake_mdc_partition(struct fake_mdc *mdc, uint32_t index, uint64_t epoch, uint32_t member);
+/* Another module, and who is a member: ids with their flags, 0 at the end. */
+void fake_mdc_module(struct fake_mdc *mdc, uint32_t id, uint64_t incarnation, const struct fabric_addr *addr);
+void fake_mdc_members(struct fake_mdc *mdc, uint32_t index, uint64_t epoch, const uint32_t *members);
+void fake_mdc_min_copies(struct fake_mdc *mdc, uint8_t min_copies);
 uint64_t fake_mdc_epoch(const struct fake_mdc *mdc, uint32_t index);
 /* The session ends; with up = true a new one begins soon. */
 void fake_mdc_break(struct fake_mdc *mdc);

@@ -230,7 +230,7 @@ static int op_submit(struct store *s, struct store_op *op, enum fake_kind kind)
         return rc;
     if (kind == FAKE_WRITE && s->m->full)
         return -ENOSPC;
-    MUST(op->unit_count > 0 || kind == FAKE_REMOVE);
+    MUST(op->unit_count > 0 || kind == FAKE_REMOVE || kind == FAKE_STAT);
     MUST(op->first_unit + op->unit_count <= UNITS_PER_BLOCK);
     op_queue(s, kind)->op = op;
     return 0;
