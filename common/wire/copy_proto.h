@@ -153,4 +153,13 @@ struct copy_turns { /* then count struct copy_turn */
 };
 _Static_assert(sizeof(struct copy_turn) == 32 && sizeof(struct copy_turns) == 24, "no hidden padding");
 
+/* The member reads its block, and says what it has: as of all that was sent to it before. */
+struct copy_check_reply {
+    struct version version;
+    uint32_t written,
+        rotten; /* rotten: units that could not be read, or have another checksum than they should */
+    uint32_t crc[UNITS_PER_BLOCK]; /* of the others that are written */
+};
+_Static_assert(sizeof(struct copy_check_reply) == 152, "no hidden padding");
+
 #endif

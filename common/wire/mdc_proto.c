@@ -26,6 +26,16 @@
     static const struct wire_type mdc_##list##_item = {                                                      \
         .name = "mdc_" #st, .size = sizeof(struct mdc_##st), .fields = mdc_##st##_fields}
 
+#define CARE(st)                                                                                             \
+    F(st, "crep", U64, care.repaired), F(st, "clost", U64, care.lost), F(st, "cdiff", U64, care.differing),  \
+        F(st, "cmiss", U32, care.copies_missing), F(st, "cgo", U64, care.recover_blocks),                    \
+        F(st, "crate", U64, care.recover_rate), F(st, "crec", U64, care.recovered_bytes),                    \
+        F(st, "srun", BOOL, care.scrub_running), F(st, "sparts", U32, care.scrub_parts),                     \
+        F(st, "sleft", U32, care.scrub_left), F(st, "sblk", U64, care.scrub_blocks),                         \
+        F(st, "srot", U64, care.scrub_rotten), F(st, "srep", U64, care.scrub_repaired),                      \
+        F(st, "slost", U64, care.scrub_lost), F(st, "sdiff", U64, care.scrub_differing),                     \
+        F(st, "send", U64, care.scrub_ended_ns), F(st, "full", U8, care.full)
+
 TYPE(empty, WIRE_END);
 TYPE(error, R(error, "text", STR, text), WIRE_END);
 TYPE(table_hint, R(table_hint, "term", U64, term), R(table_hint, "ver", U64, version), WIRE_END);
@@ -74,10 +84,11 @@ TYPE(module_heartbeat_request, R(module_heartbeat_request, "mod", U32, module),
      F(module_heartbeat_request, "layer", U64, highest_layer),
      F(module_heartbeat_request, "gen", U64, highest_generation),
      F(module_heartbeat_request, "turn", U64, highest_turn),
-     WIRE_A(struct mdc_module_heartbeat_request, "ahead", ahead, ahead_count, &mdc_ahead_item), WIRE_END);
+     WIRE_A(struct mdc_module_heartbeat_request, "ahead", ahead, ahead_count, &mdc_ahead_item),
+     CARE(module_heartbeat_request), WIRE_END);
 TYPE(module_heartbeat_reply, R(module_heartbeat_reply, "term", U64, term),
      R(module_heartbeat_reply, "ver", U64, version), F(module_heartbeat_reply, "again", BOOL, register_again),
-     F(module_heartbeat_reply, "tell", BOOL, tell), WIRE_END);
+     F(module_heartbeat_reply, "tell", BOOL, tell), F(module_heartbeat_reply, "scrub", U64, scrub), WIRE_END);
 INFO(module_report, module_report_item, R(module_report_item, "pool", U32, pool),
      R(module_report_item, "part", U32, partition), R(module_report_item, "epoch", U64, epoch),
      R(module_report_item, "mem", U32, member), R(module_report_item, "minc", U64, member_incarnation),
@@ -171,7 +182,11 @@ TYPE(cluster_status_reply, R(cluster_status_reply, "cluster", BIN, cluster),
      F(cluster_status_reply, "used", U64, used_bytes), F(cluster_status_reply, "store", STR, meta_store),
      F(cluster_status_reply, "moves", U32, moves),
      F(cluster_status_reply, "unset", U32, partitions_unsettled),
-     F(cluster_status_reply, "waits", STR, waits), WIRE_END);
+     F(cluster_status_reply, "waits", STR, waits), F(cluster_status_reply, "near", U32, modules_near_full),
+     F(cluster_status_reply, "full", U32, modules_full), F(cluster_status_reply, "miss", U32, copies_missing),
+     F(cluster_status_reply, "go", U64, recover_blocks), F(cluster_status_reply, "rate", U64, recover_rate),
+     F(cluster_status_reply, "lost", U64, lost), F(cluster_status_reply, "diff", U64, differing),
+     F(cluster_status_reply, "scrubs", U32, scrubs), WIRE_END);
 INFO(module_list_reply, module_info, R(module_info, "id", U32, id), F(module_info, "pool", U32, pool),
      F(module_info, "name", STR, name), F(module_info, "host", STR, host), F(module_info, "rack", STR, rack),
      F(module_info, "pname", STR, pool_name), F(module_info, "kind", U8, kind),
@@ -185,7 +200,10 @@ INFO(module_list_reply, module_info, R(module_info, "id", U32, id), F(module_inf
      F(module_info, "wgt", U64, weight_bytes), F(module_info, "wset", BOOL, weight_set),
      F(module_info, "drain", BOOL, draining), F(module_info, "rmv", BOOL, removing),
      F(module_info, "away", BOOL, away), F(module_info, "join", U32, joining),
-     F(module_info, "leav", U64, leaving_blocks), WIRE_END);
+     F(module_info, "leav", U64, leaving_blocks), CARE(module_info), WIRE_END);
+TYPE(scrub_request, F(scrub_request, "pool", STR, pool), F(scrub_request, "mod", U32, module),
+     R(scrub_request, "order", U64, order), WIRE_END);
+TYPE(scrub_reply, F(scrub_reply, "mods", U32, modules), WIRE_END);
 LIST(module_list_reply);
 TYPE(module_request, R(module_request, "mod", U32, module), WIRE_END);
 TYPE(module_add_request, R(module_add_request, "mod", U32, module), F(module_add_request, "pool", STR, pool),

@@ -86,7 +86,23 @@ struct mdc_ahead {
     struct uuid volume;
     uint64_t generation; /* accepted by the module */
 };
-#define MDC_AHEAD_MAX 16
+/* How a module's data fare, and those of which it is the primary. Since its start, the scrub's of the pass
+ * under way or the last one. Units are of 4 KiB. */
+struct mdc_care {
+    uint64_t repaired, lost; /* units that could not be read: written again; no copy had them */
+    uint64_t differing;      /* blocks of which copies in sync were not the same */
+    uint32_t copies_missing; /* members that are not in sync, over all partitions */
+    uint64_t recover_blocks; /* that are known to be still to be sent to them */
+    uint64_t recover_rate;   /* bytes a second, of late */
+    uint64_t recovered_bytes;
+    bool scrub_running;
+    uint32_t scrub_parts, scrub_left; /* partitions */
+    uint64_t scrub_blocks, scrub_rotten, scrub_repaired, scrub_lost, scrub_differing;
+    uint64_t scrub_ended_ns; /* wall time; 0 = none since the start */
+    uint8_t full;            /* 1: above the setting that warns, 2: above the one that alarms */
+};
+#define MDC_SCRUB_STOP 1u
+#define MDC_AHEAD_MAX  16
 struct mdc_module_heartbeat_request {
     uint32_t module;
     uint64_t incarnation;
@@ -100,9 +116,12 @@ struct mdc_module_heartbeat_request {
     uint64_t highest_epoch, highest_layer, highest_generation, highest_turn; /* as at registration */
     struct mdc_ahead ahead[MDC_AHEAD_MAX]; /* some of those; nothing is confirmed while there are any */
     uint32_t ahead_count;
+    struct mdc_care care;
 };
 struct mdc_module_heartbeat_reply {
     uint64_t term, version;
+    uint64_t scrub; /* 0: nothing; MDC_SCRUB_STOP; else all that was last scrubbed before this wall time is to
+                       be */
     bool register_again; /* the MDC does not know this incarnation */
     bool tell;           /* as in the answer to a registration */
 };
@@ -290,6 +309,12 @@ struct mdc_cluster_status_reply {
         sessions;
     uint32_t moves; /* copies that are filled, wait for it, or are to go */
     uint64_t capacity_bytes, used_bytes;
+    uint32_t modules_near_full,
+        modules_full;        /* above the settings of the modules; a full one is not near full */
+    uint32_t copies_missing; /* of partitions, not in sync */
+    uint64_t recover_blocks, recover_rate; /* known to be still to be sent; bytes a second */
+    uint64_t lost, differing;              /* since the modules' starts: units, blocks */
+    uint32_t scrubs;                       /* modules that look through their data now */
     char meta_store[MDC_NAME_MAX];
     uint32_t partitions_unsettled; /* about which nothing is decided before their members were heard */
     char waits[224];               /* for whom, for one of them */
@@ -311,6 +336,16 @@ struct mdc_module_info {
     bool away;               /* for so long that its copies are made elsewhere */
     uint32_t joining;        /* partitions that it is filled with */
     uint64_t leaving_blocks; /* that it still has of partitions that it has left */
+    struct mdc_care care;
+};
+/* Of the modules of a pool, of one, or of all. */
+struct mdc_scrub_request {
+    char pool[MDC_NAME_MAX]; /* may be empty */
+    uint32_t module;         /* 0 = all */
+    uint64_t order;          /* as in the heartbeat's reply */
+};
+struct mdc_scrub_reply {
+    uint32_t modules; /* that were told, or will be */
 };
 struct mdc_module_request {
     uint32_t module;
@@ -404,14 +439,15 @@ extern const struct wire_type mdc_empty_type, mdc_session_request_type, mdc_sess
     mdc_module_reweight_request_type, mdc_module_reply_type, mdc_partition_show_request_type,
     mdc_partition_show_reply_type, mdc_module_register_request_type, mdc_module_register_reply_type,
     mdc_module_heartbeat_request_type, mdc_module_heartbeat_reply_type, mdc_module_report_request_type,
-    mdc_module_report_reply_type, mdc_module_records_request_type, mdc_gateway_heartbeat_request_type,
-    mdc_list_request_type, mdc_name_request_type, mdc_pool_create_request_type, mdc_pool_reply_type,
-    mdc_pool_list_reply_type, mdc_volume_create_request_type, mdc_volume_resize_request_type,
-    mdc_volume_delete_request_type, mdc_volume_reply_type, mdc_volume_list_reply_type,
-    mdc_volume_open_request_type, mdc_volume_open_reply_type, mdc_volume_close_request_type,
-    mdc_turn_draw_request_type, mdc_turn_draw_reply_type, mdc_attach_request_type,
-    mdc_attachment_list_reply_type, mdc_cluster_status_reply_type, mdc_module_list_reply_type,
-    mdc_partition_list_reply_type, mdc_node_list_reply_type, mdc_gateway_list_reply_type;
+    mdc_module_report_reply_type, mdc_scrub_request_type, mdc_scrub_reply_type,
+    mdc_module_records_request_type, mdc_gateway_heartbeat_request_type, mdc_list_request_type,
+    mdc_name_request_type, mdc_pool_create_request_type, mdc_pool_reply_type, mdc_pool_list_reply_type,
+    mdc_volume_create_request_type, mdc_volume_resize_request_type, mdc_volume_delete_request_type,
+    mdc_volume_reply_type, mdc_volume_list_reply_type, mdc_volume_open_request_type,
+    mdc_volume_open_reply_type, mdc_volume_close_request_type, mdc_turn_draw_request_type,
+    mdc_turn_draw_reply_type, mdc_attach_request_type, mdc_attachment_list_reply_type,
+    mdc_cluster_status_reply_type, mdc_module_list_reply_type, mdc_partition_list_reply_type,
+    mdc_node_list_reply_type, mdc_gateway_list_reply_type;
 /* Largest request or reply struct, for decode buffers. */
 #define MDC_STRUCT_MAX 8192u
 

@@ -52,6 +52,16 @@ const struct config_option ctl_common_options[] = {
 #define OPTION_WAIT OPTION_FLAG("wait", wait, "return when the modules have removed the data")
 
 static const struct config_option of_pool[] = {OPTION_POOL("only those of this pool"), {.name = NULL}};
+static const struct config_option scrub[] = {
+    OPTION_POOL("only the modules of this pool"),
+    {.name = "module",
+     .kind = CONFIG_UINT,
+     .offset = AT(module),
+     .max = UINT32_MAX,
+     .value_name = "ID",
+     .help = "only the partitions of which this module is the primary"},
+    {.name = NULL},
+};
 static const struct config_option of_volume[] = {
     {.name = "volume",
      .kind = CONFIG_STRING,
@@ -289,6 +299,10 @@ const struct ctl_command ctl_commands[] = {
      ctl_partition_locate},
     {"partition", "show", "INDEX|VOLUME [OFFSET]", 2, "volume",
      "its members, and why they are there; INDEX may be POOL/INDEX", NULL, ctl_partition_show},
+    {"scrub", "start", "", 0, NULL,
+     "read and compare all data that are not looked at yet by now, and repair them", scrub, ctl_scrub_start},
+    {"scrub", "status", "", 0, NULL, "how far it is, and what it found", of_pool, ctl_scrub_status},
+    {"scrub", "stop", "", 0, NULL, "look at nothing more until the next start", scrub, ctl_scrub_stop},
     {"volume", "list", "", 0, NULL, "volumes", of_pool, ctl_volume_list},
     {"volume", "create", "NAME SIZE", 2, NULL, "make a volume; takes no space before it is written",
      volume_create, ctl_volume_create},

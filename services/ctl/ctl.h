@@ -42,7 +42,7 @@ struct ctl_options {
     bool via_gateway; /* not an option: I/O is to go through gateway, not direct */
     /* some */
     char *pool, *volume, *modules;
-    uint64_t copies, min_copies, partitions, stripe_bytes;
+    uint64_t copies, min_copies, partitions, stripe_bytes, module;
     bool allow_shrink, force, wait, read_only, shared, undo;
     struct bench_options bench;
     struct fabric_tool_options fabric;
@@ -153,6 +153,9 @@ enum ctl_exit ctl_module_drain(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_module_remove(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_module_reweight(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_gateway_list(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_scrub_start(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_scrub_status(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_scrub_stop(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_list(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_status(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_create(struct ctl *ctl, char *const *args);

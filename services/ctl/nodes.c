@@ -83,6 +83,13 @@ static const struct sheet_column module_columns[] = {
     {"away", NULL, SHEET_BOOL},
     {"joining", NULL, SHEET_NUMBER},
     {"leaving_blocks", NULL, SHEET_NUMBER},
+    {"repaired_units", "REPAIRED", SHEET_NUMBER},
+    {"lost_units", "LOST", SHEET_NUMBER},
+    {"differing_blocks", NULL, SHEET_NUMBER},
+    {"copies_missing", NULL, SHEET_NUMBER},
+    {"recover_blocks", NULL, SHEET_NUMBER},
+    {"recover_bytes_s", NULL, SHEET_BYTES},
+    {"recovered_bytes", NULL, SHEET_BYTES},
 };
 
 static const char *state_of(const struct mdc_module_info *m)
@@ -131,6 +138,13 @@ static void add_modules(void *arg, const void *reply)
         sheet_add_bool(s, m->away);
         sheet_add_number(s, m->joining);
         sheet_add_number(s, m->leaving_blocks);
+        sheet_add_number(s, m->care.repaired);
+        sheet_add_number(s, m->care.lost);
+        sheet_add_number(s, m->care.differing);
+        sheet_add_number(s, m->care.copies_missing);
+        sheet_add_number(s, m->care.recover_blocks);
+        sheet_add_number(s, m->care.recover_rate);
+        sheet_add_number(s, m->care.recovered_bytes);
     }
 }
 

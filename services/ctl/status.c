@@ -1,6 +1,8 @@
 /* status.c: the cluster at a glance, and the words for the numbers in messages. */
 #include "services/ctl/ctl.h"
 
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -74,30 +76,73 @@ static const struct sheet_column columns[] = {
     {"attachments", "attachments", SHEET_NUMBER},
     {"used_bytes", "used", SHEET_BYTES},
     {"capacity_bytes", "capacity", SHEET_BYTES},
+    {"modules_near_full", NULL, SHEET_NUMBER},
+    {"modules_full", NULL, SHEET_NUMBER},
+    {"copies_missing", "copies missing", SHEET_NUMBER},
+    {"recover_blocks", NULL, SHEET_NUMBER},
+    {"recover_bytes_s", NULL, SHEET_NUMBER},
+    {"lost_units", NULL, SHEET_NUMBER},
+    {"differing_blocks", NULL, SHEET_NUMBER},
+    {"scrubs", "scrubs running", SHEET_NUMBER},
 };
+
+static void problem(char *out, size_t room, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void problem(char *out, size_t room, const char *fmt, ...)
+{
+    va_list args;
+    size_t n = strlen(out);
+    if (n > 0)
+        n += (size_t)snprintf(out + n, room - n, "\n");
+    va_start(args, fmt);
+    vsnprintf(out + n, room - n, fmt, args);
+    va_end(args);
+}
 
 static void find_problems(const struct mdc_cluster_status_reply *r, char *out, size_t room)
 {
-    int n = 0;
     out[0] = '\0';
     if (r->modules_up < r->modules)
-        n = snprintf(out, room, "%u of %u modules are not up (cistern module list)",
-                     r->modules - r->modules_up, r->modules);
+        problem(out, room, "%u of %u modules are not up (cistern module list)", r->modules - r->modules_up,
+                r->modules);
     if (r->partitions_served < r->partitions)
-        n += snprintf(out + n, room - (size_t)n,
-                      "%s%u of %u partitions are not served: their I/O waits (cistern partition list)",
-                      n > 0 ? "\n" : "", r->partitions - r->partitions_served, r->partitions);
+        problem(out, room, "%u of %u partitions are not served: their I/O waits (cistern partition list)",
+                r->partitions - r->partitions_served, r->partitions);
     if (r->partitions_unsettled > 0)
-        snprintf(out + n, room - (size_t)n,
-                 "%snothing is decided about %u of %u partitions; one of them %s (cistern partition show)",
-                 n > 0 ? "\n" : "", r->partitions_unsettled, r->partitions, r->waits);
+        problem(out, room,
+                "nothing is decided about %u of %u partitions; one of them %s (cistern partition show)",
+                r->partitions_unsettled, r->partitions, r->waits);
+    if (r->copies_missing > 0 && r->recover_blocks == 0)
+        problem(out, room, "%u copies are not in sync", r->copies_missing);
+    else if (r->copies_missing > 0 && r->recover_rate == 0)
+        problem(out, room, "%u copies are not in sync: %" PRIu64 " blocks to go", r->copies_missing,
+                r->recover_blocks);
+    else if (r->copies_missing > 0)
+        problem(out, room,
+                "%u copies are not in sync: %" PRIu64 " blocks to go, %" PRIu64 " MiB/s, %" PRIu64
+                " s left at most",
+                r->copies_missing, r->recover_blocks, r->recover_rate / (uint64_t)MIB,
+                (uint64_t)(r->recover_blocks * BLOCK_BYTES / r->recover_rate + 1));
+    if (r->modules_full > 0)
+        problem(out, room,
+                "%u modules are all but full: writes will end in \"no space\" (cistern module list)",
+                r->modules_full);
+    if (r->modules_near_full > 0)
+        problem(out, room, "%u modules are nearly full (cistern module list)", r->modules_near_full);
+    if (r->lost > 0)
+        problem(out, room,
+                "%" PRIu64
+                " units of 4 KiB could be read in no copy (the modules' logs, cistern scrub status)",
+                r->lost);
+    if (r->differing > 0)
+        problem(out, room, "%" PRIu64 " blocks differed between copies in sync (the modules' logs)",
+                r->differing);
 }
 
 enum ctl_exit ctl_status(struct ctl *ctl, char *const *args)
 {
     static struct mdc_cluster_status_reply r;
     const struct mdc_empty nothing = {0};
-    char cluster[33], problems[640];
+    char cluster[33], problems[1024];
     (void)args;
     const enum ctl_exit rc =
         ctl_call(ctl, MDC_METHOD_CLUSTER_STATUS, &nothing, &r, "read the cluster's status");
@@ -107,16 +152,36 @@ enum ctl_exit ctl_status(struct ctl *ctl, char *const *args)
     sheet_init(&s, columns, ARRAY_LEN(columns));
     find_problems(&r, problems, sizeof(problems));
     sheet_add_text(&s, r.partitions_served < r.partitions ? "unserved"
-                       : r.modules_up < r.modules         ? "degraded"
+                       : problems[0] != '\0'              ? "degraded"
                                                           : "ok");
     sheet_add_text(&s, problems);
     uuid_format(&r.cluster, cluster);
     sheet_add_text(&s, cluster);
     sheet_add_text(&s, r.meta_store);
-    const uint64_t numbers[] = {r.uptime_ms, r.term,        r.version,           r.nodes,
-                                r.modules,   r.modules_up,  r.gateways,          r.sessions,
-                                r.pools,     r.partitions,  r.partitions_served, r.moves,
-                                r.volumes,   r.attachments, r.used_bytes,        r.capacity_bytes};
+    const uint64_t numbers[] = {r.uptime_ms,
+                                r.term,
+                                r.version,
+                                r.nodes,
+                                r.modules,
+                                r.modules_up,
+                                r.gateways,
+                                r.sessions,
+                                r.pools,
+                                r.partitions,
+                                r.partitions_served,
+                                r.moves,
+                                r.volumes,
+                                r.attachments,
+                                r.used_bytes,
+                                r.capacity_bytes,
+                                r.modules_near_full,
+                                r.modules_full,
+                                r.copies_missing,
+                                r.recover_blocks,
+                                r.recover_rate,
+                                r.lost,
+                                r.differing,
+                                r.scrubs};
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
         sheet_add_number(&s, numbers[i]);
     return ctl_print_record(ctl, &s);

@@ -288,6 +288,8 @@ uint32_t mdc_op_module_heartbeat(struct mdc_decision *d, const struct mdc_module
     m->read_bytes = rq->read_bytes;
     m->write_bytes = rq->write_bytes;
     m->errors = rq->errors;
+    m->care = rq->care;
+    rep->scrub = m->scrub;
     if (m->down || m->damaged != rq->damaged)
         m->publish = true;
     if (m->capacity_bytes != rq->capacity_bytes)

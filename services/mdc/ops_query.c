@@ -205,6 +205,7 @@ void mdc_module_describe(struct mdc_state *s, const struct mdc_module *m, uint64
     const struct mdc_pool *pool = mdc_pool_by_id(s, m->rec.pool);
     for (uint32_t i = 0; pool != NULL && i < pool->rec.partitions; i++)
         out->joining += is_joining(&s->partitions[pool->rec.first_partition + i], m->rec.id);
+    out->care = m->care;
 }
 
 uint32_t mdc_op_module_list(struct mdc_decision *d, const struct mdc_list_request *rq,
@@ -391,6 +392,18 @@ static void count_pools(struct mdc_state *s, struct mdc_cluster_status_reply *re
     }
 }
 
+static void count_care(const struct mdc_care *c, struct mdc_cluster_status_reply *rep)
+{
+    rep->modules_near_full += c->full == 1;
+    rep->modules_full += c->full == 2;
+    rep->copies_missing += c->copies_missing;
+    rep->recover_blocks += c->recover_blocks;
+    rep->recover_rate += c->recover_rate;
+    rep->lost += c->lost;
+    rep->differing += c->differing;
+    rep->scrubs += c->scrub_running;
+}
+
 uint32_t mdc_op_cluster_status(struct mdc_decision *d, const struct mdc_empty *rq,
                                struct mdc_cluster_status_reply *rep)
 {
@@ -411,6 +424,8 @@ uint32_t mdc_op_cluster_status(struct mdc_decision *d, const struct mdc_empty *r
         rep->modules_up += mdc_module_serves(m);
         rep->capacity_bytes += m->capacity_bytes;
         rep->used_bytes += m->used_bytes;
+        if (mdc_module_serves(m))
+            count_care(&m->care, rep);
     }
     count_pools(s, rep);
     rep->attachments = s->attachment_count;

@@ -59,6 +59,8 @@ struct mdc_module { /* index = id - 1; rec.id 0 = free */
     uint64_t applied_term, applied_version; /* confirmed by heartbeat */
     uint64_t capacity_bytes, used_bytes, removing_blocks;
     uint64_t reads, writes, read_bytes, write_bytes, errors;
+    struct mdc_care care;
+    uint64_t scrub; /* order for it, given with each heartbeat; lost with this process */
 };
 /* What the mover (ops_move.c) saw of a pool when it looked last. Nothing of it needs to outlive the process.
  */

@@ -1,5 +1,5 @@
 /* rwm.c: the life of a module. */
-#include "services/rwm/rwm_copies.h"
+#include "services/rwm/rwm_scrub.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,6 +10,7 @@
 static void fail_tell(struct loop_task *task)
 {
     struct rwm *m = container_of(task, struct rwm, fail_task);
+    rwm_scrub_stop(m);
     rwm_copies_stop(m);
     rwm_member_stop(m);
     rwm_remove_stop(m);
@@ -167,6 +168,7 @@ void rwm_shutdown(struct rwm *m, void (*done)(void *arg, int rc), void *arg)
     MUST(!m->shutdown_done && m->state != RWM_CLOSING);
     m->shutdown_done = done;
     m->shutdown_arg = arg;
+    rwm_scrub_stop(m);
     rwm_copies_shutdown(m);
     rwm_member_stop(m);
     rwm_remove_stop(m);
@@ -210,6 +212,7 @@ static void rwm_init(struct rwm *m)
     rwm_remove_init(m);
     rwm_leave_init(m);
     rwm_copies_init(m);
+    rwm_scrub_init(m);
 }
 
 int rwm_create(struct env *env, struct rwm_host *host, struct device *data, struct device *journal,
@@ -264,6 +267,7 @@ static void pieces_unlink(struct rwm *m)
 void rwm_destroy(struct rwm *m)
 {
     struct loop *loop = m->env->loop;
+    rwm_scrub_stop(m);
     rwm_copies_destroy(m);
     rwm_member_stop(m);
     rwm_remove_stop(m);
@@ -300,8 +304,11 @@ void rwm_stats_get(const struct rwm *m, struct rwm_stats *out)
     out->module = m->id;
     out->pool = m->pool_id;
     out->serving = rwm_accepts(m);
+    out->scrub = m->scrub.now;
+    out->recover_rate = out->copies_missing > 0 ? m->recovery.rate : 0;
     out->damaged = m->damaged || (m->store && store_is_damaged(m->store));
     out->partitions = out->partitions_waiting = out->copies_missing = 0;
+    out->recover_blocks = 0;
     for (uint32_t i = 0; i < m->part_count; i++) {
         const struct rwm_copies *c = m->parts[i].copies;
         out->partitions += m->parts[i].primary;
@@ -309,6 +316,8 @@ void rwm_stats_get(const struct rwm *m, struct rwm_stats *out)
             continue;
         out->partitions_waiting += c->state != COPIES_SERVING;
         out->copies_missing += c->count - c->in_sync;
+        for (unsigned k = 0; k < RWM_COPY_SLOTS; k++)
+            out->recover_blocks += rwm_catchup_to_go(&c->copy[k]);
     }
     if (m->store)
         store_stats_get(m->store, &out->store);

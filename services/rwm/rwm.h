@@ -29,10 +29,15 @@ struct rwm_config {
     struct fabric_addr mdc[CLUSTER_MDCS_MAX];
     char mdc_host[CLUSTER_MDCS_MAX][RESOLVE_HOST_BYTES]; /* as cluster_config's */
     unsigned mdc_count;
-    uint64_t incarnation;  /* of this start */
-    uint64_t buffer_bytes; /* request payloads in memory; 0 = 64 MiB; over it requests wait */
-    unsigned requests_max; /* 0 = 512 */
-    bool fast_fail;        /* a promise to a process that is seen to be gone is void: docs/replication.md */
+    uint64_t incarnation;           /* of this start */
+    uint64_t buffer_bytes;          /* request payloads in memory; 0 = 64 MiB; over it requests wait */
+    unsigned requests_max;          /* 0 = 512 */
+    uint64_t scrub_rate;            /* bytes a second; 0 = 16 MiB */
+    uint64_t recovery_rate;         /* bytes a second to members that are not in sync; 0 = 128 MiB */
+    unsigned recoveries;            /* of those members at once; 0 = 4 */
+    unsigned warn_full, alarm_full; /* percent; 0 = 85 and 95 */
+    uint64_t scrub_interval_ns;     /* every block is looked at once in this time; 0 = only when asked for */
+    bool fast_fail; /* a promise to a process that is seen to be gone is void: docs/replication.md */
     struct store_options store;
 };
 struct rwm_events {
@@ -63,12 +68,23 @@ void rwm_destroy(struct rwm *m);
 /* Orderly: stop serving, write back, done. Then rwm_destroy. */
 void rwm_shutdown(struct rwm *m, void (*done)(void *arg, int rc), void *arg);
 
+/* Of the scrub under way, or the last one. Units are of 4 KiB. */
+struct rwm_scrub_stats {
+    bool running;
+    uint32_t parts, parts_left; /* partitions of which this module is the primary */
+    uint64_t checked_blocks, checked_bytes;
+    uint64_t rotten, repaired, lost; /* units, here and at the members */
+    uint64_t differing;              /* blocks of which members in sync had different ones */
+    uint64_t began_ns, ended_ns;     /* wall time */
+};
 struct rwm_stats {
     uint64_t reads, writes, discards, read_bytes, write_bytes, errors;
     uint64_t refused_epoch, refused_generation, refused_turn, refused_range, refused_crc;
     uint64_t leaving_blocks; /* of partitions that the module has left */
     uint64_t requests_active, removing_blocks, table_version, applied_version;
     uint64_t recovered_blocks, recovered_bytes; /* sent to members that were not in sync */
+    uint64_t recover_blocks;                    /* known to be still to be sent to them */
+    uint64_t recover_rate;                      /* bytes a second, of late */
     uint64_t rotten_units;       /* could not be read when they were looked for, again and again counted */
     uint64_t repaired_units;     /* written again, here or at another member, with what another copy had */
     uint64_t unrepairable_units; /* no copy in sync had them: an error to the client */
@@ -77,6 +93,7 @@ struct rwm_stats {
     uint32_t partitions_waiting,
         copies_missing; /* of them: not served yet; members of them that are not in sync */
     bool serving, damaged;
+    struct rwm_scrub_stats scrub;
     struct store_stats store;
 };
 void rwm_stats_get(const struct rwm *m, struct rwm_stats *out);

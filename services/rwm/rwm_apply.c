@@ -4,7 +4,7 @@
  * the old state has ended, the table's version is confirmed to the metadata controller. Until then a detached
  * or shrunk volume's old writers may still change it.
  */
-#include "services/rwm/rwm_copies.h"
+#include "services/rwm/rwm_scrub.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -201,6 +201,8 @@ static int stage_part(struct rwm *m, const struct table *t, uint32_t index, stru
     rec.partition = index;
     rec.epoch = p->epoch;
     memcpy(rec.members, p->members, sizeof(rec.members));
+    if (known)
+        memcpy(rec.reserved, old->reserved, sizeof(rec.reserved)); /* when it was scrubbed */
     int rc = store_record_set(m->store, &op->op, STORE_PARTITION, index, &rec);
     if (rc)
         return rc;
@@ -330,6 +332,7 @@ static void apply_confirm(struct rwm *m)
         rwm_member_heartbeat(m);
     if (!m->served && m->state == RWM_RUNNING) {
         m->served = true;
+        rwm_scrub_start(m);
         log_info(m->env, m->pool_id != 0 ? "serving" : "ready, in no pool yet",
                  "module=%u pool=%u partitions=%u table_version=%lu", m->id, m->pool_id, m->part_count,
                  (unsigned long)m->force_version);

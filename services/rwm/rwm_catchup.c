@@ -15,6 +15,33 @@ struct todo {
     struct copy_key key;
 };
 
+/* ---- how fast ---- */
+/* As much as the setting allows, a quarter of it beside requests of clients. */
+static void recovery_fill(struct rwm *m)
+{
+    struct rwm_recovery *r = &m->recovery;
+    uint64_t now = loop_now_ns(m->env->loop);
+    uint64_t rate = m->config.recovery_rate ? m->config.recovery_rate : RWM_RECOVERY_RATE;
+    if (m->active > RWM_RECOVERY_BUSY)
+        rate /= 4;
+    uint64_t us = min_u64(now - r->filled_ns, NS_PER_S) / NS_PER_US;
+    int64_t most = (int64_t)max_u64(rate / 10, BLOCK_BYTES);
+    r->filled_ns = now;
+    r->tokens += (int64_t)(rate * us / 1000000u);
+    r->tokens = r->tokens > most ? most : r->tokens;
+    if (now - r->window_ns < NS_PER_S)
+        return;
+    uint64_t ms = min_u64(now - r->window_ns, 60 * NS_PER_S) / NS_PER_MS;
+    r->rate = (m->stats.recovered_bytes - r->window_bytes) * 1000 / ms;
+    r->window_ns = now;
+    r->window_bytes = m->stats.recovered_bytes;
+}
+
+uint64_t rwm_catchup_to_go(const struct rwm_copy *k)
+{
+    return k->copying + k->to_go;
+}
+
 /* ---- blocks ---- */
 static void block_ended(struct rwm_copy *k, bool ok)
 {
@@ -59,6 +86,8 @@ static void block_read(struct rwm_piece *p, uint32_t status)
         block_ended(k, false);
     } else {
         c->m->stats.recovered_blocks++;
+        c->m->recovery.tokens -=
+            (int64_t)__builtin_popcount(p->op.written & ~p->rotten) * (int64_t)UNIT_BYTES;
         c->m->stats.recovered_bytes += (uint64_t)__builtin_popcount(p->op.written & ~p->rotten) * UNIT_BYTES;
     }
     rwm_piece_put(p->area, p);
@@ -67,7 +96,7 @@ static void block_read(struct rwm_piece *p, uint32_t status)
 static void todo_pump(struct rwm_copy *k)
 {
     struct rwm *m = k->c->m;
-    while (k->todo.next && !list_empty(&k->todo) && k->reading < RWM_CATCHUP_JOBS) {
+    while (k->todo.next && !list_empty(&k->todo) && k->reading < RWM_CATCHUP_JOBS && m->recovery.tokens > 0) {
         struct rwm_piece *p = rwm_piece_get(m, UNITS_PER_BLOCK);
         if (!p)
             return; /* the tick goes on */
@@ -108,12 +137,21 @@ void rwm_catchup_stop(struct rwm_copy *k)
     }
     k->walked = false;
     k->turn_serial = 0;
+    k->to_go = 0;
     if (!k->walk)
         return;
     struct rwm_walk *w = k->walk;
     k->walk = NULL;
     k->c->m->catchups--;
     rwm_walk_stop(w);
+}
+
+/* Has the member something else than the primary? */
+static bool item_differs(const struct rwm_copy *k, const struct rwm_item *item)
+{
+    const struct store_key key = {item->key.layer, item->key.block, item->key.hash};
+    bool same = version_cmp(item->v[0], item->v[1]) == 0 && item->suspect == 0;
+    return !same && !rwm_remove_matches(k->c->m, &key);
 }
 
 static void walk_ended(struct rwm_walk *w)
@@ -125,6 +163,12 @@ static void walk_ended(struct rwm_walk *w)
         return;
     }
     k->walked = true;
+    for (uint32_t i = 0; i < w->items; i++)
+        k->to_go += item_differs(k, &w->item[i]);
+    if (k->to_go > 0)
+        log_info(w->m->env, "a copy is being brought up",
+                 "module=%u peer=%u partition=%u blocks=%u differ=%lu", w->m->id, k->module, k->c->partition,
+                 w->items, (unsigned long)k->to_go);
     rwm_tick_soon(w->m);
 }
 
@@ -137,10 +181,11 @@ static void walk_step(struct rwm_copy *k)
         bool removals = w->next < w->items;
         const struct rwm_item *item = &w->item[w->next++ % w->items];
         struct store_key key = {item->key.layer, item->key.block, item->key.hash};
-        bool same = version_cmp(item->v[0], item->v[1]) == 0 && item->suspect == 0;
         bool gone = item->v[0].epoch == 0 && !(item->suspect & 1u);
-        if (!same && gone == removals && !rwm_remove_matches(k->c->m, &key))
-            rwm_catchup_block(k, &key);
+        if (gone != removals || !item_differs(k, item))
+            continue;
+        k->to_go -= k->to_go > 0;
+        rwm_catchup_block(k, &key);
     }
     if (k->walk != w || w->next < 2 * w->items || k->copying > 0 || !rwm_turns_told(k))
         return;
@@ -155,6 +200,8 @@ void rwm_catchup_step(struct rwm_copies *c)
 {
     struct rwm *m = c->m;
     uint64_t now = loop_now_ns(m->env->loop);
+    unsigned most = m->config.recoveries ? m->config.recoveries : RWM_CATCHUPS;
+    recovery_fill(m);
     rwm_each_copy(k, c)
     {
         if (k->in_sync || !k->joined || k->lockstep || k->claimed)
@@ -165,7 +212,7 @@ void rwm_catchup_step(struct rwm_copies *c)
             continue;
         }
         /* What is left of an earlier try must be gone: it counts in copying. */
-        if (k->walk || k->copying > 0 || now < k->walk_after_ns || m->catchups >= RWM_CATCHUPS_MAX)
+        if (k->walk || k->copying > 0 || now < k->walk_after_ns || m->catchups >= most)
             continue;
         k->walk = rwm_walk_start(c, &k, 1, true, walk_ended, k);
         m->catchups += k->walk != NULL;

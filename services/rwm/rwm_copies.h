@@ -27,9 +27,11 @@
 #define RWM_RECENT_MAX     65536u
 #define RWM_FORWARDS_EACH  4u /* forwards at once for each piece that there can be */
 #define RWM_RECONCILE_JOBS 16u
-#define RWM_RECONCILES_MAX 64u /* partitions at once */
-#define RWM_CATCHUPS_MAX   2u  /* partitions at once */
-#define RWM_CATCHUP_JOBS   4u  /* blocks of a member at once */
+#define RWM_RECONCILES_MAX 64u          /* partitions at once */
+#define RWM_CATCHUPS       4u           /* members at once, unless set */
+#define RWM_RECOVERY_RATE  (128u * MIB) /* bytes a second, unless set */
+#define RWM_RECOVERY_BUSY  8u           /* requests of clients under way: then a quarter of it */
+#define RWM_CATCHUP_JOBS   4u           /* blocks of a member at once */
 
 /* ---- another module, seen from here ---- */
 enum rwm_peer_state { PEER_IDLE, PEER_CONNECTING, PEER_GREETING, PEER_UP };
@@ -105,6 +107,7 @@ struct rwm_copy {
     bool walked;           /* ... compared; what differed is on its way */
     uint64_t turn_serial;  /* m->turn_serial when that had arrived; 0 = not yet */
     uint64_t walk_after_ns;
+    uint64_t to_go;   /* blocks that differ and were not begun */
     struct list todo; /* blocks that wait to be copied; counted in copying */
     unsigned reading; /* of copying: those that hold memory */
 };
@@ -319,6 +322,7 @@ struct version rwm_forward_committed(const struct rwm_copies *c);
 /* ---- rwm_catchup.c ---- */
 void rwm_catchup_step(struct rwm_copies *c); /* begins and ends what is due */
 void rwm_catchup_stop(struct rwm_copy *k);
+uint64_t rwm_catchup_to_go(const struct rwm_copy *k); /* blocks */
 /* The block is to be sent to k as a whole, in the order of the block's writes. */
 void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key);
 

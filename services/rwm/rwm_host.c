@@ -214,6 +214,7 @@ COPY_HANDLER(forward, FORWARD)
 COPY_HANDLER(replace, REPLACE)
 COPY_HANDLER(fetch, FETCH)
 COPY_HANDLER(turns, TURNS)
+COPY_HANDLER(check, CHECK)
 
 static const struct rpc_method host_methods[] = {
 #define BLOCK_METHOD(num, name_, handler_)                                                                   \

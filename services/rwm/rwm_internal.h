@@ -32,7 +32,7 @@
 #define RWM_CHUNK_SMALL    (4u * UNIT_BYTES)
 #define RWM_CHUNK_LARGE    (BLOCK_BYTES + UNIT_BYTES)
 #define RWM_SERVE_PIECES   192u /* 25 MiB */
-#define RWM_REPAIR_PIECES  16u
+#define RWM_REPAIR_PIECES  18u
 #define RWM_RECORD_OPS     64u
 #define RWM_HOLD_NS        (2u * NS_PER_S)
 #define RWM_REMOVE_OPS     16u
@@ -126,8 +126,8 @@ struct rwm_piece {
     /* COPY: what cannot be read is fetched from another copy, and written again, before it ends. What is left
      * then is set in `rotten`; those units are zero. */
     bool heals;
-    uint32_t rotten;
-    bool healed; /* a repair was tried for it: once */
+    uint32_t rotten, bad; /* bad: those that could not be read at first */
+    bool healed;          /* a repair was tried for it: once */
     struct rwm_repair *repair;
     bool orphan;   /* nobody but `refs` needs it */
     uint16_t refs; /* calls to other members that use the chunk */
@@ -285,6 +285,48 @@ struct rwm_member {
     uint32_t ahead_count;
     struct uuid cluster;
 };
+/* ---- scrub: rwm_scrub.c ---- */
+#define RWM_SCRUB_JOBS 2u /* blocks at once */
+#define RWM_SCRUB_KEYS 64u
+#define RWM_SCRUB_RATE (16u * MIB) /* bytes a second, unless set */
+struct rwm_scrub_check {
+    struct rwm_scrub_job *job;
+    struct rwm_copy *copy;
+    struct rpc_call call;
+    struct copy_fetch body;
+};
+struct rwm_scrub_job { /* one block */
+    struct rwm *m;
+    struct store_key key;
+    bool busy, again, doubted; /* again: it is looked at once more, not before after_ns */
+    uint64_t after_ns;
+    struct rwm_piece *piece;
+    unsigned out;
+    struct version version; /* as it is here */
+    uint32_t written, rotten, crc[UNITS_PER_BLOCK];
+    struct rwm_scrub_check check[TABLE_MEMBERS_MAX];
+    uint32_t ill[TABLE_MEMBERS_MAX]; /* modules that are to be sent it */
+    unsigned ill_count, bad_units;
+};
+struct rwm_scrub {
+    struct loop_timer timer;
+    uint64_t since_ns; /* what was last looked at before this wall time is due */
+    bool stopped;
+    struct rwm_scrub_stats now; /* the pass under way, or the last one */
+    bool active;                /* in `partition` */
+    uint32_t partition;
+    struct rwm_walk *walk; /* of its blocks; without other members the store's list */
+    bool walked, failed, listed;
+    uint64_t cursor, retry_ns, filled_ns;
+    int64_t tokens; /* bytes that may be read now */
+    struct store_key keys[RWM_SCRUB_KEYS];
+    unsigned key_count, key_next;
+    struct rwm_scrub_job job[RWM_SCRUB_JOBS];
+};
+struct rwm_recovery { /* rwm_catchup.c */
+    int64_t tokens;   /* bytes that may be sent now */
+    uint64_t filled_ns, window_ns, window_bytes, rate;
+};
 struct rwm_remove_op {
     struct store_op op;
     struct rwm *m;
@@ -360,6 +402,8 @@ struct rwm {
     struct list *block_buckets;
     struct rwm_remove remove;
     struct rwm_leave leave;
+    struct rwm_scrub scrub;
+    struct rwm_recovery recovery;
 
     /* copies: rwm_copies.h */
     struct list peers, grants, copies, lookups, senders, walks, repairs;
@@ -374,7 +418,7 @@ struct rwm {
     struct mdc_module_report_reply report_reply;
     bool report_busy;
     unsigned reconciles, catchups, recent_total, repairs_own, repairs_asking;
-    uint8_t min_copies;
+    uint8_t min_copies, full_level;
 
     struct list instances, instances_free;
     struct rwm_instance *instance_memory;

@@ -1,7 +1,7 @@
 /* rwm_member.c: the module's part in the cluster: session, registration, identity, heartbeats. Only this
  * start's registration makes it serve; a session that is lost later changes nothing but that it registers
  * again. */
-#include "services/rwm/rwm_internal.h"
+#include "services/rwm/rwm_scrub.h"
 
 #include <string.h>
 
@@ -22,6 +22,7 @@ static void heartbeat_done(struct cluster_call *call, int rc)
         const struct mdc_module_heartbeat_reply *r = &b->heartbeat_reply;
         if (r->tell)
             rwm_tell_want(m, r->term);
+        rwm_scrub_order(m, r->scrub);
         if (r->register_again)
             member_register(m);
         if (t && (r->term > table_head(t)->term ||
@@ -30,6 +31,47 @@ static void heartbeat_done(struct cluster_call *call, int rc)
     }
     if (b->heartbeat_again)
         rwm_member_heartbeat(m);
+}
+
+/* Said once in the log when a threshold is passed; what lies a percent below it is not news. */
+static uint8_t full_level(struct rwm *m, const struct store_stats *st)
+{
+    uint64_t warn = m->config.warn_full ? m->config.warn_full : 85,
+             alarm = m->config.alarm_full ? m->config.alarm_full : 95;
+    uint64_t percent = st->capacity_bytes ? st->used_bytes * 100 / st->capacity_bytes : 0;
+    uint8_t was = m->full_level;
+    uint8_t now = percent + (was >= 2) >= alarm ? 2 : percent + (was >= 1) >= warn ? 1 : 0;
+    if (now > was)
+        log_warn(m->env, now == 2 ? "the module is all but full" : "the module is nearly full",
+                 "module=%u device=%s percent=%lu used=%lu capacity=%lu", m->id, m->data->name,
+                 (unsigned long)percent, (unsigned long)st->used_bytes, (unsigned long)st->capacity_bytes);
+    else if (now < was)
+        log_info(m->env, "the module has room again", "module=%u percent=%lu", m->id, (unsigned long)percent);
+    m->full_level = now;
+    return now;
+}
+
+static struct mdc_care care_of(struct rwm *m)
+{
+    struct rwm_stats st;
+    rwm_stats_get(m, &st);
+    return (struct mdc_care){.repaired = st.repaired_units,
+                             .lost = st.unrepairable_units,
+                             .differing = st.differing_blocks,
+                             .copies_missing = st.copies_missing,
+                             .recover_blocks = st.recover_blocks,
+                             .recover_rate = st.recover_rate,
+                             .recovered_bytes = st.recovered_bytes,
+                             .scrub_running = st.scrub.running,
+                             .scrub_parts = st.scrub.parts,
+                             .scrub_left = st.scrub.parts_left,
+                             .scrub_blocks = st.scrub.checked_blocks,
+                             .scrub_rotten = st.scrub.rotten,
+                             .scrub_repaired = st.scrub.repaired,
+                             .scrub_lost = st.scrub.lost,
+                             .scrub_differing = st.scrub.differing,
+                             .scrub_ended_ns = st.scrub.ended_ns,
+                             .full = full_level(m, &st.store)};
 }
 
 void rwm_member_heartbeat(struct rwm *m)
@@ -63,7 +105,8 @@ void rwm_member_heartbeat(struct rwm *m)
                                               .highest_layer = m->highest_layer,
                                               .highest_generation = m->highest_generation,
                                               .highest_turn = m->highest_turn,
-                                              .ahead_count = b->ahead_count};
+                                              .ahead_count = b->ahead_count,
+                                              .care = care_of(m)};
     memcpy(b->heartbeat_request.ahead, b->ahead, sizeof(b->ahead));
     b->heartbeat_call = (struct cluster_call){.method = MDC_METHOD_MODULE_HEARTBEAT,
                                               .request_type = &mdc_module_heartbeat_request_type,

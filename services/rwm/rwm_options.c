@@ -84,6 +84,12 @@ int rwm_options_config(struct env *env, const struct rwm_options *o, const char 
     config->buffer_bytes = o->buffer_bytes;
     config->requests_max = (unsigned)o->requests;
     config->store.cache_bytes = o->cache_bytes;
+    config->scrub_rate = o->scrub_rate;
+    config->scrub_interval_ns = o->scrub_interval_ns;
+    config->recovery_rate = o->recovery_rate;
+    config->warn_full = (unsigned)o->warn_full;
+    config->alarm_full = (unsigned)o->alarm_full;
+    config->recoveries = (unsigned)o->recoveries;
     return rc;
 }
 

@@ -9,7 +9,8 @@ struct rwm_options {
     char *listen, *mdc, *secret_file, *host, *rack, *name, *cluster;
     char *fast_fail;
     bool format;
-    uint64_t buffer_bytes, cache_bytes, requests;
+    uint64_t buffer_bytes, cache_bytes, requests, scrub_rate, scrub_interval_ns, recovery_rate, recoveries,
+        warn_full, alarm_full;
 };
 /* clang-format off */
 #define RWM_OPTIONS(type, f)                                                                                      \
@@ -35,7 +36,18 @@ struct rwm_options {
     {"fast-fail", CONFIG_STRING, offsetof(type, f.fast_fail), "auto", 0, 0, false, "on|off|auto",                 \
      "take over from a killed process at once: its host's kernel must be what answers for it; auto: over tcp"},   \
     {"requests", CONFIG_UINT, offsetof(type, f.requests), "512", 8, 65536, false, "N",                            \
-     "requests worked on at once, per module"}
+     "requests worked on at once, per module"},                                                                   \
+    {"scrub-rate", CONFIG_SIZE, offsetof(type, f.scrub_rate), "16M", 64 * KIB, 64 * GIB, false, "BYTES",          \
+     "read so much a second, at most, to look for rot; a quarter of it beside a load"},                           \
+    {"scrub-interval", CONFIG_DURATION, offsetof(type, f.scrub_interval_ns), "168h", 0, 0, false, "TIME",         \
+     "look at every block once in this time; 0: only when told to (cistern scrub start)"},                        \
+    {"recovery-rate", CONFIG_SIZE, offsetof(type, f.recovery_rate), "128M", MIB, 64 * GIB, false, "BYTES",        \
+     "send so much a second, at most, to members that are not in sync; a quarter of it beside a load"},           \
+    {"recoveries", CONFIG_UINT, offsetof(type, f.recoveries), "4", 1, 64, false, "N",                             \
+     "members brought up at once, each by four blocks at a time"},                                                \
+    {"warn-full", CONFIG_UINT, offsetof(type, f.warn_full), "85", 1, 100, false, "PERCENT",                       \
+     "nearly full: say so in the log and in cistern status"},                                                     \
+    {"alarm-full", CONFIG_UINT, offsetof(type, f.alarm_full), "95", 1, 100, false, "PERCENT", "all but full: likewise"}
 /* clang-format on */
 
 /* Fills names, addresses and limits of config; fallback: the service's name when there is none. 0, or -errno

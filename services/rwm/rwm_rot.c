@@ -186,6 +186,7 @@ static void repair_end(struct rwm_repair *r, uint32_t status)
     p->op.replace = false;
     p->op.found = r->version;
     p->rotten = r->lack;
+    p->bad = r->suspect ? p->op.written : r->bad;
     if (status == STATUS_OK && r->lack == 0 && can_ask(m, rwm_copies_of(m, r->partition)))
         heal_members(r);
     if (status == STATUS_OK && r->lack != 0 && p->heals) {

@@ -375,6 +375,18 @@ static void fetch_reply(struct rwm_request *req, struct rwm_piece *p)
     rpc_reply_payload(rpc, STATUS_OK, &reply, sizeof(reply), &sge, 1, crc, fetch_sent, p);
 }
 
+static void check_reply(struct rwm_request *req, const struct rwm_piece *p)
+{
+    struct rpc_request *rpc = req->rpc;
+    struct copy_check_reply reply = {.version = p->op.found, .written = p->op.written, .rotten = p->rotten};
+    for (uint32_t u = 0; u < UNITS_PER_BLOCK; u++)
+        if ((reply.written & ~reply.rotten) >> u & 1u)
+            reply.crc[u] = p->op.found_crcs[u];
+    rwm_request_free(req);
+    if (rpc)
+        rpc_reply(rpc, STATUS_OK, &reply, sizeof(reply));
+}
+
 void rwm_serve_finished(struct rwm_request *req)
 {
     struct rwm *m = req->area->m;
@@ -382,6 +394,8 @@ void rwm_serve_finished(struct rwm_request *req)
     struct rwm_copies *c = rwm_copies_of(m, req->r.partition);
     if (req->status == STATUS_OK && req->method == COPY_METHOD_FETCH) {
         fetch_reply(req, p);
+    } else if (req->status == STATUS_OK && req->method == COPY_METHOD_CHECK) {
+        check_reply(req, p);
     } else {
         bool clear =
             p->kind == RWM_PIECE_FORWARD_CLEAR || (p->kind == RWM_PIECE_REPLACE && p->op.written == 0);
@@ -518,6 +532,7 @@ void rwm_serve_request(struct rwm_conn *conn, struct rpc_request *rpc, uint16_t 
     case COPY_METHOD_FORWARD:
     case COPY_METHOD_REPLACE:
     case COPY_METHOD_FETCH:
+    case COPY_METHOD_CHECK:
         serve_data(conn, rpc, method, body);
         return;
     default:

@@ -162,7 +162,7 @@ struct store_partition_record { /* 64 bytes on disk: index = partition number in
     uint32_t pool, partition;   /* pool 0 = none */
     uint64_t epoch;             /* the last epoch accepted or promised */
     uint32_t members[8];
-    uint8_t reserved[16];
+    uint8_t reserved[16]; /* first 8: wall time, ns, of the last scrub that ended, little-endian */
 };
 _Static_assert(sizeof(struct store_partition_record) == 64, "64 bytes on disk");
 struct store_volume_record { /* 128 bytes: the module's copy of the volume's record */

@@ -1,5 +1,6 @@
 /* Processes of the simulated cluster: birth, death, pause; and the story of one seed. */
 #include "tests/sim/cluster.h"
+#include "services/rwm/rwm_scrub.h"
 #include "tests/sim/copies.h"
 
 #include <inttypes.h>
@@ -88,6 +89,8 @@ static void start_rwm(struct sim_proc *p)
                                 .buffer_bytes = 4 * MIB,
                                 .requests_max = 16,
                                 .fast_fail = c->shape.fast_fail,
+                                .scrub_rate = 256 * MIB,
+                                .scrub_interval_ns = c->shape.scrub_interval_ns,
                                 .store = {.cache_bytes = 64 * KIB, .requests_max = c->shape.store_requests}};
     config.mdc[0] = sim_addr(&c->procs[0], SIM_MDC_PORT);
     snprintf(config.name, sizeof(config.name), "%s", p->name);
@@ -358,6 +361,7 @@ static void make_shape(struct sim_cluster *c)
     s->rot = rng_chance(r, 1, 8) || c->options.rot;
     s->restores = rng_chance(r, 1, 4);
     s->fast_fail = c->options.copies > 1 && rng_chance(r, 1, 2);
+    s->scrub_interval_ns = rng_chance(r, 1, 2) ? 200 * NS_PER_MS + rng_below(r, NS_PER_S) : 0;
     s->refresh_ns = rng_chance(r, 2, 3) ? 300 * NS_PER_MS : 5 * NS_PER_S;
 }
 
@@ -527,6 +531,36 @@ static bool settle_copies(struct sim_cluster *c, uint64_t limit_ns)
     return false;
 }
 
+/* Every module looks through its data once more; then nothing may differ. False: it took too long. */
+static bool scrub_all(struct sim_cluster *c, uint64_t limit_ns)
+{
+    if (!advance(c, NS_PER_S))
+        return false;
+    for (unsigned i = 0; i < SIM_PROCS; i++)
+        if (c->procs[i].rwm)
+            rwm_scrub_order(c->procs[i].rwm, loop_wall_ns(c->procs[i].env.loop) + 3600 * NS_PER_S);
+    for (uint64_t ns = 0; ns < limit_ns; ns += 20 * NS_PER_MS) {
+        bool running = ns < 3 * NS_PER_S;
+        if (!advance(c, 20 * NS_PER_MS))
+            return false;
+        for (unsigned i = 0; i < SIM_PROCS; i++) {
+            struct rwm_stats stats = {0};
+            const struct sim_proc *p = &c->procs[i];
+            if (!p->rwm || (p->twin && p->twin->alive))
+                continue;
+            rwm_stats_get(p->rwm, &stats);
+            running |= stats.scrub.running;
+            if (stats.differing_blocks > 0 && !c->error[0])
+                snprintf(c->error, sizeof(c->error),
+                         "%s found %" PRIu64 " blocks of which copies in sync differ", p->name,
+                         stats.differing_blocks);
+        }
+        if (!running)
+            return c->error[0] == 0;
+    }
+    return false;
+}
+
 static enum sim_result explain_stuck(struct sim_cluster *c, const char *when, char *why, size_t cap)
 {
     size_t n = (size_t)snprintf(why, cap, "%s: ", when);
@@ -540,8 +574,10 @@ static enum sim_result explain_stuck(struct sim_cluster *c, const char *when, ch
         } else if (p->rwm) {
             struct rwm_stats stats;
             rwm_stats_get(p->rwm, &stats);
-            n += (size_t)snprintf(why + n, cap - n, "%s serving=%d active=%" PRIu64 " table=%" PRIu64 "; ",
-                                  p->name, stats.serving, stats.requests_active, stats.table_version);
+            n += (size_t)snprintf(why + n, cap - n,
+                                  "%s serving=%d active=%" PRIu64 " table=%" PRIu64 " scrub=%u of %u; ",
+                                  p->name, stats.serving, stats.requests_active, stats.table_version,
+                                  stats.scrub.parts_left, stats.scrub.running ? stats.scrub.parts : 0);
             if (n < cap)
                 (void)rwm_explain(p->rwm, why + n, cap - n);
             n += n < cap ? strlen(why + n) : 0;
@@ -621,6 +657,8 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
     }
     if (history_check(c->history, why, cap))
         return SIM_WRONG;
+    if (!scrub_all(c, c->options.settle_ns) && !c->error[0])
+        return explain_stuck(c, "the scrub did not end", why, cap);
     (void)settle_copies(c, 2 * NS_PER_S); /* where a medium is full some may have to wait for the discards */
     if (!c->error[0] && !sim_copies_check(c, why, cap)) {
         if (c->error[0])

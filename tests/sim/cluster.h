@@ -82,16 +82,17 @@ struct sim_options {
 /* What differs from seed to seed besides the faults. */
 struct sim_shape {
     uint64_t medium_bytes, journal_bytes;
-    unsigned store_requests; /* bounds the metadata cache from below */
-    int drift_ppm;           /* clocks run faster or slower by up to so much */
-    bool shared_host;        /* the last two clients are on one host */
-    bool tight;              /* media fill up */
-    uint32_t max_turns;      /* records of write turns in a module */
-    bool rewrite;            /* clients write what they wrote last again and again */
-    bool rot;                /* data on the disks' media rots, and places of them cannot be read */
-    bool restores;           /* the metadata store is put back from an old copy */
-    bool fast_fail;          /* promises to processes that are seen to be gone are void */
-    uint64_t refresh_ns;     /* of the tables of gateways and clients */
+    unsigned store_requests;    /* bounds the metadata cache from below */
+    int drift_ppm;              /* clocks run faster or slower by up to so much */
+    bool shared_host;           /* the last two clients are on one host */
+    bool tight;                 /* media fill up */
+    uint32_t max_turns;         /* records of write turns in a module */
+    bool rewrite;               /* clients write what they wrote last again and again */
+    bool rot;                   /* data on the disks' media rots, and places of them cannot be read */
+    bool restores;              /* the metadata store is put back from an old copy */
+    bool fast_fail;             /* promises to processes that are seen to be gone are void */
+    uint64_t refresh_ns;        /* of the tables of gateways and clients */
+    uint64_t scrub_interval_ns; /* 0: at the end only */
 };
 struct sim_cluster {
     struct sim_options options;

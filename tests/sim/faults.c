@@ -148,7 +148,7 @@ static void fault_rot_stored(struct sim_cluster *c, struct sim_proc *p)
         uint64_t at = slot_offset(s, entry) + rng_below(r, UNITS_PER_BLOCK) * UNIT_BYTES;
         if (!index_live(&s->index, entry) || !entry_has_slot(entry) || !rng_chance(r, 1, 16))
             continue;
-        if (c->rots < 10 && rng_chance(r, 1, 4))
+        if (c->options.seed % 2 == 0 && c->rots < 10 && rng_chance(r, 1, 4))
             sim_medium_fail_range(p->data, 1u << DEVICE_READ, at, UNIT_BYTES, -EIO);
         else
             sim_medium_rot(p->data, at, UNIT_BYTES);
