@@ -2,7 +2,7 @@
 # Bytes of a disk are flipped beneath a running module, and beneath a stopped one: with two copies nobody reads anything but what was
 # written, and after a scrub every block of every module is whole.
 . "$(dirname "$0")/lib.sh"
-need fio nbdkit nbdcopy
+need fio nbdkit nbdcopy bc python3
 
 CLUSTER_SAN=
 cluster_define_all 256M
