@@ -133,6 +133,8 @@ INFO(pool_list_reply, pool_info, R(pool_info, "id", U32, id), R(pool_info, "name
 TYPE(pool_reply, WIRE_M(struct mdc_pool_reply, "pool", pool, &mdc_pool_list_reply_item, true), WIRE_END);
 LIST(pool_list_reply);
 
+TYPE(pool_grow_request, R(pool_grow_request, "name", STR, name),
+     F(pool_grow_request, "parts", U32, partitions), WIRE_END);
 TYPE(volume_create_request, R(volume_create_request, "name", STR, name),
      F(volume_create_request, "pool", STR, pool), R(volume_create_request, "size", U64, size_bytes),
      WIRE_END);

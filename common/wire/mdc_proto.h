@@ -219,6 +219,11 @@ struct mdc_pool_list_reply {
     uint32_t count;
     uint64_t next;
 };
+/* More partitions, online. */
+struct mdc_pool_grow_request {
+    char name[MDC_NAME_MAX];
+    uint32_t partitions; /* a power of two above the present number; 0 = twice that */
+};
 struct mdc_volume_create_request {
     char name[MDC_NAME_MAX], pool[MDC_NAME_MAX]; /* pool may be empty when there is just one */
     uint64_t size_bytes;                         /* > 0, a multiple of UNIT_BYTES, at most 1 PiB */
@@ -441,13 +446,13 @@ extern const struct wire_type mdc_empty_type, mdc_session_request_type, mdc_sess
     mdc_module_heartbeat_request_type, mdc_module_heartbeat_reply_type, mdc_module_report_request_type,
     mdc_module_report_reply_type, mdc_scrub_request_type, mdc_scrub_reply_type,
     mdc_module_records_request_type, mdc_gateway_heartbeat_request_type, mdc_list_request_type,
-    mdc_name_request_type, mdc_pool_create_request_type, mdc_pool_reply_type, mdc_pool_list_reply_type,
-    mdc_volume_create_request_type, mdc_volume_resize_request_type, mdc_volume_delete_request_type,
-    mdc_volume_reply_type, mdc_volume_list_reply_type, mdc_volume_open_request_type,
-    mdc_volume_open_reply_type, mdc_volume_close_request_type, mdc_turn_draw_request_type,
-    mdc_turn_draw_reply_type, mdc_attach_request_type, mdc_attachment_list_reply_type,
-    mdc_cluster_status_reply_type, mdc_module_list_reply_type, mdc_partition_list_reply_type,
-    mdc_node_list_reply_type, mdc_gateway_list_reply_type;
+    mdc_name_request_type, mdc_pool_create_request_type, mdc_pool_grow_request_type, mdc_pool_reply_type,
+    mdc_pool_list_reply_type, mdc_volume_create_request_type, mdc_volume_resize_request_type,
+    mdc_volume_delete_request_type, mdc_volume_reply_type, mdc_volume_list_reply_type,
+    mdc_volume_open_request_type, mdc_volume_open_reply_type, mdc_volume_close_request_type,
+    mdc_turn_draw_request_type, mdc_turn_draw_reply_type, mdc_attach_request_type,
+    mdc_attachment_list_reply_type, mdc_cluster_status_reply_type, mdc_module_list_reply_type,
+    mdc_partition_list_reply_type, mdc_node_list_reply_type, mdc_gateway_list_reply_type;
 /* Largest request or reply struct, for decode buffers. */
 #define MDC_STRUCT_MAX 8192u
 

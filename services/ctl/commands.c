@@ -293,6 +293,8 @@ const struct ctl_command ctl_commands[] = {
     {"pool", "list", "", 0, NULL, "pools and their use", NULL, ctl_pool_list},
     {"pool", "status", "[NAME]", 1, "pool", "a pool, and what moves in it", NULL, ctl_pool_status},
     {"pool", "create", "NAME", 1, NULL, "make a pool of modules", pool_create, ctl_pool_create},
+    {"pool", "grow-partitions", "NAME [COUNT]", 2, "pool",
+     "more partitions (default: twice as many), to spread over more modules", moves, ctl_pool_grow},
     {"pool", "delete", "NAME", 1, "pool", "remove an empty pool", NULL, ctl_pool_delete},
     {"partition", "list", "", 0, NULL, "partitions and who serves them", of_pool, ctl_partition_list},
     {"partition", "locate", "VOLUME OFFSET", 2, "volume", "where that place of a volume is", NULL,

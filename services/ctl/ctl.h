@@ -159,6 +159,7 @@ enum ctl_exit ctl_scrub_stop(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_list(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_status(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_create(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_pool_grow(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_pool_delete(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_partition_list(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_partition_locate(struct ctl *ctl, char *const *args);

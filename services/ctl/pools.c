@@ -207,6 +207,38 @@ enum ctl_exit ctl_pool_create(struct ctl *ctl, char *const *args)
     return ctl_print_record(ctl, &s);
 }
 
+enum ctl_exit ctl_pool_grow(struct ctl *ctl, char *const *args)
+{
+    struct mdc_pool_grow_request rq = {.partitions = 0};
+    static struct mdc_pool_reply reply;
+    struct sheet s;
+    uint64_t n = 0;
+    if (!ctl_name(ctl, rq.name, args[0]))
+        return CTL_USAGE;
+    if (args[1] != NULL && (config_parse_uint(args[1], &n) != 0 || n == 0 || n > 65536)) {
+        ctl_say(ctl, "\"%s\" is not a number of partitions: a power of two, at most 65536", args[1]);
+        return CTL_USAGE;
+    }
+    rq.partitions = (uint32_t)n;
+    /* It is refused while copies move. */
+    enum ctl_exit rc = ctl->options->wait ? ctl_open(ctl, false) : CTL_DONE;
+    if (rc == CTL_DONE && ctl->options->wait)
+        rc = ctl_wait_moves(ctl, rq.name, 0, false);
+    if (rc == CTL_DONE)
+        rc = ctl_call(ctl, MDC_METHOD_POOL_GROW, &rq, &reply, "grow pool \"%s\"", rq.name);
+    if (rc == CTL_DONE && ctl->options->wait)
+        rc = ctl_wait_moves(ctl, rq.name, 0, false);
+    if (rc != CTL_DONE)
+        return rc;
+    if (!ctl->options->json) {
+        printf("pool %s has %u partitions now\n", reply.pool.name, reply.pool.partitions);
+        return CTL_DONE;
+    }
+    sheet_init(&s, columns, ARRAY_LEN(columns));
+    add_pool(&s, &reply.pool);
+    return ctl_print_record(ctl, &s);
+}
+
 enum ctl_exit ctl_pool_delete(struct ctl *ctl, char *const *args)
 {
     struct mdc_name_request rq;

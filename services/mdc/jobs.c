@@ -33,6 +33,8 @@ static const char *subject_of(const struct mdc_job *job, char number[16])
         return ((const struct mdc_module_register_request *)job->request)->name;
     case MDC_METHOD_POOL_CREATE:
         return ((const struct mdc_pool_create_request *)job->request)->name;
+    case MDC_METHOD_POOL_GROW:
+        return ((const struct mdc_pool_grow_request *)job->request)->name;
     case MDC_METHOD_POOL_DELETE:
         return ((const struct mdc_name_request *)job->request)->name;
     case MDC_METHOD_MODULE_ADD:

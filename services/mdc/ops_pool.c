@@ -218,6 +218,112 @@ uint32_t mdc_op_pool_create(struct mdc_decision *d, const struct mdc_pool_create
     return STATUS_OK;
 }
 
+/* ---- more partitions ---- */
+
+/*
+ * Nothing may be on its way: each module is to begin anew with the new number, and what one of them still has
+ * of partitions that it left would be looked for in the wrong ones. NULL: nothing is.
+ */
+static const char *restless(struct mdc_decision *d, const struct mdc_pool *pool)
+{
+    struct mdc_state *s = d->state;
+    for (uint32_t i = 0; i < s->limits.modules; i++) {
+        const struct mdc_module *m = &s->modules[i];
+        if (m->rec.id == 0 || m->rec.pool != pool->rec.id)
+            continue;
+        if (!mdc_module_alive(m))
+            return "not all of its modules are up; start them, or take them out";
+        if (m->leaving_blocks != 0 || m->applied_term != s->term || m->applied_version < s->version)
+            return "one of its modules still removes what it had of partitions that it left, or has not taken over the latest changes; try again in a moment";
+    }
+    for (uint32_t i = 0; i < pool->rec.partitions; i++) {
+        const uint32_t *members = s->partitions[pool->rec.first_partition + i].members;
+        for (unsigned k = 0; k < TABLE_MEMBERS_MAX; k++) {
+            if (members[k] != 0 &&
+                (members[k] & (TABLE_MEMBER_IN_SYNC | TABLE_MEMBER_LEAVING)) != TABLE_MEMBER_IN_SYNC)
+                return "copies of it are moving, or are not in sync; try again when they are at rest";
+        }
+    }
+    return NULL;
+}
+
+/* Room for so many records in one run: where the present ones are, if those behind them are free. */
+static uint32_t grown_place(const struct mdc_state *s, const struct mdc_pool *pool, uint32_t partitions)
+{
+    const uint32_t first = pool->rec.first_partition;
+    bool here = partitions <= s->limits.partitions && first <= s->limits.partitions - partitions;
+    for (uint32_t i = pool->rec.partitions; here && i < partitions; i++)
+        here = s->partition_pool[first + i] == 0;
+    return here ? first : free_partitions(s, partitions);
+}
+
+/* Partition p becomes all those that end in its bits, with its members, under one new epoch. */
+static void split(struct mdc_decision *d, struct mdc_pool *pool, uint32_t first, uint32_t partitions,
+                  const struct placement_set *sets)
+{
+    struct mdc_state *s = d->state;
+    const uint32_t old_first = pool->rec.first_partition, old = pool->rec.partitions;
+    const uint64_t epoch = ++s->counters.highest_epoch;
+    for (uint32_t i = 0; first != old_first && i < old; i++) {
+        s->partition_pool[old_first + i] = 0;
+        s->partitions[old_first + i] = (struct record_partition){0};
+    }
+    for (uint32_t i = 0; i < partitions; i++) {
+        s->partition_pool[first + i] = pool->rec.id;
+        s->partitions[first + i] = (struct record_partition){.epoch = epoch};
+        memcpy(s->partitions[first + i].members, sets[i].members, sizeof(sets[i].members));
+        mdc_tx_record(d->tx, TABLE_PARTITION, first + i);
+    }
+    pool->rec.partitions = partitions;
+    pool->rec.first_partition = first;
+    mdc_tx_record(d->tx, TABLE_POOL, pool->rec.id - 1);
+    for (uint32_t i = 0; first != old_first && i < old; i++)
+        mdc_tx_publish(d->tx, TABLE_PARTITION, old_first + i);
+    mdc_tx_counters(d->tx);
+    mdc_pool_count_partitions(s, pool);
+}
+
+static uint32_t refuse_grow(struct mdc_decision *d, const struct mdc_pool_grow_request *rq, uint32_t status,
+                            const char *why)
+{
+    return mdc_refuse(d, status, "cannot give pool \"%s\" more partitions: %s", rq->name, why);
+}
+
+uint32_t mdc_op_pool_grow(struct mdc_decision *d, const struct mdc_pool_grow_request *rq,
+                          struct mdc_pool_reply *rep)
+{
+    struct mdc_state *s = d->state;
+    struct mdc_pool *pool = mdc_pool_by_name(s, rq->name);
+    if (pool == NULL)
+        return refuse_grow(d, rq, STATUS_NOT_FOUND, "there is no pool of that name");
+    const uint32_t partitions = rq->partitions != 0 ? rq->partitions : 2 * pool->rec.partitions;
+    if (!is_pow2(partitions) || partitions <= pool->rec.partitions || partitions > PARTITIONS_MAX)
+        return refuse_grow(d, rq, STATUS_INVALID,
+                           "the number must be a power of two above the present one, at most 65536");
+    if (mdc_unheard(d, pool->rec.id) != NULL)
+        return refuse_grow(d, rq, STATUS_AGAIN,
+                           "not all of its modules were heard yet; try again in a moment");
+    const char *why = restless(d, pool);
+    if (why != NULL)
+        return refuse_grow(d, rq, STATUS_AGAIN, why);
+    const uint32_t first = grown_place(s, pool, partitions);
+    if (first == UINT32_MAX)
+        return refuse_grow(d, rq, STATUS_NO_SPACE,
+                           "there is no room for so many; raise max-partitions of the MDC");
+    struct placement_set *sets = calloc(partitions, sizeof(*sets));
+    if (sets == NULL)
+        return refuse_grow(d, rq, STATUS_NO_MEMORY, "out of memory");
+    for (uint32_t i = 0; i < pool->rec.partitions; i++)
+        memcpy(sets[i].members, s->partitions[pool->rec.first_partition + i].members,
+               sizeof(sets[i].members));
+    for (uint32_t n = pool->rec.partitions; n < partitions; n *= 2)
+        placement_split(sets, n, sets);
+    split(d, pool, first, partitions, sets);
+    free(sets);
+    mdc_pool_describe(s, pool, &rep->pool);
+    return STATUS_OK;
+}
+
 /* ---- deleting ---- */
 
 static void drop_pool(struct mdc_decision *d, struct mdc_pool *pool)

@@ -128,6 +128,17 @@ static int apply_pool(struct rwm *m, const struct table *t)
         m->apply.incomplete = true;
         return 0;
     }
+    /*
+     * What is under way knows its blocks by partitions that are about to be others: it ends as with a crash,
+     * and this module begins anew with what is durable, all of it under new epochs. First, for the index is
+     * kept by partition.
+     */
+    const bool grown = m->pool_id == pool->id && m->part_count != 0 && m->part_count != pool->partitions;
+    if (grown) {
+        rwm_fail(m, -EAGAIN, "the pool of module %u has %u partitions now: starting again", m->id,
+                 pool->partitions);
+        return -ESTALE;
+    }
     m->min_copies = pool->min_copies;
     uint32_t bits = log2_of(pool->partitions);
     if (store_identity(m->store)->partition_bits != bits) {

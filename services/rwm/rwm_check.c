@@ -55,6 +55,18 @@ static uint32_t check_partition(const struct rwm *m, const struct block_request 
     return r->epoch < part->epoch ? STATUS_STALE_EPOCH : STATUS_OK;
 }
 
+/* A sender may know the partition's new epoch, and not yet that the pool has more partitions. */
+static uint32_t check_place(const struct rwm *m, const struct block_request *r, uint64_t hash)
+{
+    if (placement_partition(hash, m->part_count) == r->partition)
+        return STATUS_OK;
+    for (uint32_t fewer = m->part_count / 2; fewer > r->partition; fewer /= 2) {
+        if (placement_partition(hash, fewer) == r->partition)
+            return STATUS_STALE_EPOCH;
+    }
+    return STATUS_INVALID;
+}
+
 static uint32_t check_volume(const struct rwm *m, const struct block_request *r, bool *newer)
 {
     const struct rwm_volume *v = rwm_volume_find(m, &r->volume);
@@ -78,10 +90,9 @@ static uint32_t check_volume(const struct rwm *m, const struct block_request *r,
     if (v->parent_layer != 0)
         return STATUS_NOT_SUPPORTED;
     uint64_t stripe = r->offset / m->stripe_bytes;
-    if ((r->offset + r->length - 1) / m->stripe_bytes != stripe ||
-        placement_partition(placement_hash(v->family, stripe), m->part_count) != r->partition)
+    if ((r->offset + r->length - 1) / m->stripe_bytes != stripe)
         return STATUS_INVALID;
-    return STATUS_OK;
+    return check_place(m, r, placement_hash(v->family, stripe));
 }
 
 uint32_t rwm_check(const struct rwm *m, const struct block_request *r, bool write, bool *newer)

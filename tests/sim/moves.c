@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODULES (SIM_OSDS + 1u)
+#define MODULES   (SIM_OSDS + 1u)
+#define GROW_MOST 2u /* from 16 partitions to 64 */
 
 struct sim_moves {
     struct sim_cluster *cluster;
@@ -17,7 +18,10 @@ struct sim_moves {
         struct mdc_module_request remove;
         struct mdc_module_drain_request drain;
         struct mdc_module_reweight_request reweight;
+        struct mdc_pool_grow_request grow;
     } request;
+    struct mdc_pool_reply pool;
+    unsigned grown;
 };
 
 static void move_done(struct cluster_call *call, int rc)
@@ -27,6 +31,7 @@ static void move_done(struct cluster_call *call, int rc)
                 call->status);
     v->busy = false;
     v->cluster->move_calls += rc == 0;
+    v->grown += rc == 0 && call->method == MDC_METHOD_POOL_GROW;
 }
 
 static void move_call(struct sim_moves *v, uint16_t method, const struct wire_type *type)
@@ -35,8 +40,9 @@ static void move_call(struct sim_moves *v, uint16_t method, const struct wire_ty
     v->call = (struct cluster_call){.method = method,
                                     .request_type = type,
                                     .request = &v->request,
-                                    .reply_type = &mdc_module_reply_type,
-                                    .reply = &v->reply,
+                                    .reply_type = method == MDC_METHOD_POOL_GROW ? &mdc_pool_reply_type
+                                                                                 : &mdc_module_reply_type,
+                                    .reply = method == MDC_METHOD_POOL_GROW ? (void *)&v->pool : &v->reply,
                                     .timeout_ns = 20 * NS_PER_S,
                                     .done = move_done};
     v->busy = cluster_call_start(sim_cluster_proc(c, SIM_ADMIN, 0)->admin, &v->call) == 0;
@@ -53,7 +59,16 @@ void sim_moves_step(struct sim_cluster *c)
         c->moves->cluster = c;
     }
     struct sim_moves *v = c->moves;
-    if (v->busy || !rng_chance(r, 1, 6))
+    if (v->busy)
+        return;
+    /* Mostly refused: it is done only while nothing moves. */
+    if (v->grown < GROW_MOST && rng_chance(r, 1, 4)) {
+        memset(&v->request, 0, sizeof(v->request));
+        snprintf(v->request.grow.name, sizeof(v->request.grow.name), "pool");
+        move_call(v, MDC_METHOD_POOL_GROW, &mdc_pool_grow_request_type);
+        return;
+    }
+    if (!rng_chance(r, 1, 6))
         return;
     const uint32_t module = 1 + (uint32_t)rng_below(r, MODULES);
     memset(&v->request, 0, sizeof(v->request));

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Under a verified load modules are added to pools with one and with two copies, emptied, taken out, and kept away until they are replaced; data stays.
 . "$(dirname "$0")/lib.sh"
-need fio nbdkit
+need fio nbdkit nbdcopy
 
 CLUSTER_SAN=
 CLUSTER_OSDS=4
@@ -29,7 +29,9 @@ for copies in 1 2; do
     cistern volume create $p 32M --pool $p
     # What was there before anything moved, to be compared at the end.
     cistern volume create kept$p 16M --pool $p
-    cistern bench kept$p --write --verify --sequential --size 128k --ops 128 --runtime 60s >/dev/null
+    head -c 16M /dev/urandom >"$CLUSTER_DIR/kept"
+    cluster_nbd kept$p kept$p
+    nbdcopy "$CLUSTER_DIR/kept" "$(cluster_nbd_uri kept$p)"
     cluster_nbd $p $p
     load $p 45 &
     job=$!
@@ -59,11 +61,15 @@ for copies in 1 2; do
         back() { [ "$(module "$three" partitions)" -ge 7 ] && at_rest $p; }
         wait_until 60 back || fail "a module that was replaced does not take its share when it is back"
     fi
+    cistern pool grow-partitions $p --wait
+    [ "$(pool $p partitions)" = 32 ] || fail "the pool has $(pool $p partitions) partitions"
+    echo "$p: has more partitions"
     cluster_kill9 mdc
     cluster_start mdc
     ended $job $p
     wait_until 60 at_rest $p || fail "the pool did not come to rest: $(cistern pool status $p)"
-    cistern bench kept$p --read --verify --sequential --size 128k --ops 128 --runtime 60s >/dev/null || fail "what was written before the moves is not there"
+    nbdcopy "$(cluster_nbd_uri kept$p)" - | cmp - "$CLUSTER_DIR/kept" || fail "what was written before the moves is not there"
+    cluster_stop kept$p
     cluster_stop $p
     cistern volume detach $p client1
     cistern volume detach kept$p client1

@@ -453,6 +453,53 @@ static void test_primaries(void **state)
     desk_end(k);
 }
 
+static uint32_t grow(struct desk *k, uint32_t partitions)
+{
+    struct mdc_pool_grow_request rq = {.name = "p", .partitions = partitions};
+    struct mdc_pool_reply rep = {0};
+    for (unsigned n = 1; n <= MODULES; n++) {
+        if (k->session[n])
+            beat(k, n);
+    }
+    struct mdc_decision d = decision(k, 1);
+    return mdc_op_pool_grow(&d, &rq, &rep);
+}
+
+/* Twice as many partitions, each with the members of the one that it was part of; only while nothing moves.
+ */
+static void test_grow(void **state)
+{
+    (void)state;
+    struct desk *k = desk_new(2, 4);
+    look(k, NS_PER_S);
+    assert_int_equal(grow(k, 17), STATUS_INVALID);
+    assert_int_equal(grow(k, PARTITIONS), STATUS_INVALID);
+    assert_int_equal(grow(k, 128), STATUS_NO_SPACE);
+    gone(k, 4);
+    assert_int_equal(grow(k, 0), STATUS_AGAIN);
+    start(k, 4);
+    memset(k->least, 0, sizeof(k->least));
+    assert_int_equal(grow(k, 0), STATUS_AGAIN); /* its copies are not in sync */
+    (void)run(k);
+    uint32_t before[PARTITIONS][TABLE_MEMBERS_MAX];
+    uint64_t highest = k->s->counters.highest_epoch;
+    for (unsigned i = 0; i < PARTITIONS; i++)
+        memcpy(before[i], part(k, i)->members, sizeof(before[i]));
+    k->s->modules[1].leaving_blocks = 3;
+    struct mdc_pool_grow_request rq = {.name = "p"};
+    struct mdc_pool_reply rep = {0};
+    struct mdc_decision d = decision(k, 1);
+    assert_int_equal(mdc_op_pool_grow(&d, &rq, &rep), STATUS_AGAIN);
+    assert_int_equal(grow(k, 0), STATUS_OK);
+    assert_int_equal(k->s->pools[0].rec.partitions, 2 * PARTITIONS);
+    for (unsigned i = 0; i < 2 * PARTITIONS; i++) {
+        assert_memory_equal(part(k, i)->members, before[i % PARTITIONS], sizeof(before[0]));
+        assert_true(part(k, i)->epoch > highest);
+    }
+    assert_int_equal(held(k, 1), 2 * PARTITIONS / 4); /* of the first half alone */
+    desk_end(k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -464,6 +511,7 @@ int main(void)
         cmocka_unit_test(test_away_without_room),
         cmocka_unit_test(test_restart_in_between),
         cmocka_unit_test(test_primaries),
+        cmocka_unit_test(test_grow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
