@@ -101,6 +101,7 @@ struct rwm_copy {
     unsigned forwards;      /* under way */
     unsigned loose;         /* of them of writes that are committed without it */
     unsigned copying;       /* whole blocks on their way */
+    unsigned held;          /* calls under way whose ends look at it: it stays this module's */
     struct rpc_call join_call;
     struct copy_join join;
     struct rwm_walk *walk; /* catching up */

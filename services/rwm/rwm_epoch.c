@@ -227,7 +227,7 @@ static struct rwm_copy *copy_place(struct rwm_copies *c, uint32_t module)
         struct rwm_copy *k = &c->copy[i];
         if (k->module == module)
             return k;
-        if (!spare && !k->member && !k->joining && k->forwards == 0 && k->copying == 0)
+        if (!spare && !k->member && !k->joining && k->forwards == 0 && k->copying == 0 && k->held == 0)
             spare = k;
     }
     if (spare) {

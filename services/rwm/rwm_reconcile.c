@@ -100,6 +100,7 @@ static void fix_fetched(struct rpc_call *call, const struct rpc_result *result)
     struct rwm_piece *p = f->piece;
     const struct rwm_item *item = &w->item[f->index];
     struct copy_fetch_reply reply = {0};
+    w->who[f->best]->held--;
     rwm_peer_call_ended(w->who[f->best]->peer);
     bool ok =
         !w->stopped && result->rc == 0 && result->status == STATUS_OK && result->body_len >= sizeof(reply);
@@ -171,6 +172,8 @@ static bool fix_begin(struct rwm_walk *w, uint32_t index, unsigned best)
                                 .done = fix_fetched};
     if (rwm_peer_call(w->who[best]->peer, &f->call) != 0)
         fix_end(f, false);
+    else
+        w->who[best]->held++;
     return true;
 }
 

@@ -331,6 +331,7 @@ static void fetched(struct rpc_call *call, const struct rpc_result *result)
     struct rwm_repair *r = container_of(call, struct rwm_repair, call);
     struct rwm_copy *k = r->asking;
     struct copy_fetch_reply reply = {0};
+    k->held--;
     rwm_peer_call_ended(k->peer);
     r->busy = false;
     uint32_t status = result->rc == 0 ? result->status : STATUS_DISCONNECTED;
@@ -372,6 +373,7 @@ static void ask(struct rwm_repair *r, struct rwm_copy *k)
                                 .sink_count = 1,
                                 .done = fetched};
     r->busy = rwm_peer_call(k->peer, &r->call) == 0;
+    k->held += r->busy;
 }
 
 static void repair_ask(struct rwm_repair *r)

@@ -136,6 +136,7 @@ static void call_done(struct rpc_call *call, const struct rpc_result *result)
     struct rwm_walk_page *p = container_of(call, struct rwm_walk_page, call);
     struct rwm_walk *w = p->w;
     struct copy_versions_reply reply = {0};
+    w->who[p->index]->held--;
     rwm_peer_call_ended(w->who[p->index]->peer);
     if (rwm_walk_left(w))
         return;
@@ -180,10 +181,12 @@ static void page_call(struct rwm_walk_page *p)
                                 .body = p->body,
                                 .body_len = (uint32_t)(sizeof(rq) + rq.count * sizeof(keys[0])),
                                 .done = call_done};
-    if (rwm_peer_call(w->who[p->index]->peer, &p->call) == 0)
-        w->out++;
-    else
+    if (rwm_peer_call(w->who[p->index]->peer, &p->call) != 0) {
         walk_fail(w);
+        return;
+    }
+    w->out++;
+    w->who[p->index]->held++;
 }
 
 /* ---- this module's own ---- */
