@@ -102,6 +102,22 @@ static uint32_t log2_of(uint32_t v)
     return bits;
 }
 
+/*
+ * The pool has fewer partitions than this module has accepted of it: the controller's store is from before it
+ * got more. Partitions that are apart now would be taken for one.
+ */
+static bool pool_shrunk(const struct rwm *m, uint32_t pool, uint32_t bits)
+{
+    if (bits >= store_identity(m->store)->partition_bits)
+        return false;
+    for (uint32_t i = 0; i < store_record_capacity(m->store, STORE_PARTITION); i++) {
+        const struct store_partition_record *rec = rwm_record(m, STORE_PARTITION, i);
+        if (rec->pool == pool)
+            return true;
+    }
+    return false;
+}
+
 /* 0: goes on; -EAGAIN: identity_busy; else failed. */
 static int apply_pool(struct rwm *m, const struct table *t)
 {
@@ -133,6 +149,14 @@ static int apply_pool(struct rwm *m, const struct table *t)
      * and this module begins anew with what is durable, all of it under new epochs. First, for the index is
      * kept by partition.
      */
+    if (pool_shrunk(m, pool->id, log2_of(pool->partitions))) {
+        rwm_fail(
+            m, -ESTALE,
+            "pool %u has %u partitions in the table, and module %u has accepted more: the metadata store was put "
+            "back from a copy of before; put back a later one",
+            pool->id, pool->partitions, m->id);
+        return -ESTALE;
+    }
     const bool grown = m->pool_id == pool->id && m->part_count != 0 && m->part_count != pool->partitions;
     if (grown) {
         rwm_fail(m, -EAGAIN, "the pool of module %u has %u partitions now: starting again", m->id,

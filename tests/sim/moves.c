@@ -62,7 +62,7 @@ void sim_moves_step(struct sim_cluster *c)
     if (v->busy)
         return;
     /* Mostly refused: it is done only while nothing moves. */
-    if (v->grown < GROW_MOST && rng_chance(r, 1, 4)) {
+    if (!c->shape.restores && v->grown < GROW_MOST && rng_chance(r, 1, 4)) {
         memset(&v->request, 0, sizeof(v->request));
         snprintf(v->request.grow.name, sizeof(v->request.grow.name), "pool");
         move_call(v, MDC_METHOD_POOL_GROW, &mdc_pool_grow_request_type);
