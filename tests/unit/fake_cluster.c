@@ -25,7 +25,7 @@ static struct fake_mdc *the_mdc;
 /* ---- the table ---- */
 struct fake_mdc *fake_mdc_create(uint64_t term)
 {
-    struct table_limits limits = {.pools = 2, .modules = 4, .partitions = 16, .volumes = 32};
+    struct table_limits limits = {.pools = 2, .modules = 32, .partitions = 16, .volumes = 32};
     struct fake_mdc *mdc = calloc(1, sizeof(*mdc));
     MUST(mdc != NULL);
     mdc->cluster = fake_uuid(0xcc);
