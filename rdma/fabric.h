@@ -109,8 +109,8 @@ struct fabric_config {
     uint64_t incarnation;
     uint32_t recv_messages;      /* messages lent to one connection; 0 = default 64 */
     uint64_t connect_timeout_ns; /* handshake included; 0 = default 5 s */
-    uint64_t probe_interval_ns;  /* idle connections are probed; 0 = default 1 s */
-    uint64_t probe_timeout_ns;   /* no sign of life for so long: down; 0 = default 5 s */
+    uint64_t probe_interval_ns;  /* idle connections are probed; 0 = default 1 s; over tcp 0.25 s */
+    uint64_t probe_timeout_ns;   /* no sign of life for so long: down; 0 = default 5 s; over tcp 1.2 s */
     uint32_t max_connections;    /* 0 = default 4096 */
     uint32_t max_unproved; /* taken from listeners, the peer not yet proved: they have a limit of their own,
                               so that strangers cannot keep members out; 0 = default 256 */

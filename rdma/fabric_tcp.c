@@ -457,7 +457,15 @@ int fabric_create_tcp(struct env *env, const struct fabric_config *config, struc
     struct tcp_fabric *tf = calloc(1, sizeof(*tf));
     if (!tf)
         return -ENOMEM;
-    int rc = fabric_core_init(&tf->core, &tcp_ops, env, config);
+    /* Nothing but the beats tells of a host that is gone: an acknowledgement that does not come is waited for
+     * by the kernel for minutes. A copy takes over when the silence is over. */
+    struct fabric_config c = *config;
+    if (!c.probe_interval_ns)
+        c.probe_interval_ns = 250 * NS_PER_MS;
+    if (!c.probe_timeout_ns)
+        c.probe_timeout_ns = 1200 * NS_PER_MS;
+    int rc = fabric_core_init(&tf->core, &tcp_ops, env, &c);
+    explicit_bzero(c.secret, sizeof(c.secret));
     if (rc) {
         free(tf);
         return rc;
