@@ -21,10 +21,12 @@
 
 #define RWM_COPY_SLOTS     16u /* members, and such as have left with calls under way */
 #define RWM_TICK_NS        (20u * NS_PER_MS)
+#define RWM_TICKS_ALL      50u /* so often all partitions are looked at */
 #define RWM_PROMISE_NS     COPY_PROMISE_MAX_NS
 #define RWM_UNREACHABLE_NS (60u * NS_PER_MS)  /* a member without a connection for so long is reported */
 #define RWM_REPORT_NS      (100u * NS_PER_MS) /* what still holds is reported again */
 #define RWM_RECENT_MAX     65536u
+#define RWM_SENDS_EACH     2u /* whole blocks on their way, likewise */
 #define RWM_FORWARDS_EACH  4u /* forwards at once for each piece that there can be */
 #define RWM_RECONCILE_JOBS 16u
 #define RWM_RECONCILES_MAX 64u          /* partitions at once */
@@ -43,6 +45,7 @@ struct rwm_peer {
     struct fabric_addr addr;
     struct rpc_peer *rpc, *old_rpc; /* old: closed, its calls have not all ended */
     unsigned calls;
+    unsigned joined; /* partitions of which this module is the primary and the peer has joined */
     enum rwm_peer_state state;
     uint64_t retry_ns, backoff_ns, away_since_ns;
     bool promise_busy;
@@ -119,7 +122,8 @@ enum rwm_copies_state {
     COPIES_SERVING,
 };
 struct rwm_copies {
-    struct list link; /* m->copies */
+    struct list link;     /* m->copies */
+    struct list due_link; /* m->copies_due, while there is something to be done with time */
     struct rwm *m;
     uint32_t partition;
     enum rwm_copies_state state;
@@ -166,6 +170,13 @@ void rwm_epoch_force(struct rwm *m, uint32_t i);
 void rwm_epoch_peer_up(struct rwm_peer *peer);
 void rwm_epoch_peer_down(struct rwm_peer *peer);
 void rwm_epoch_step(struct rwm_copies *c);
+/* The tick looks at c until nothing is to be done any more. */
+static inline void rwm_copies_due(struct rwm_copies *c)
+{
+    if (list_unlinked(&c->due_link))
+        list_push_back(&c->m->copies_due, &c->due_link);
+}
+bool rwm_epoch_quiet(const struct rwm_copies *c);
 void rwm_epoch_resign(struct rwm_copies *c); /* is the primary no more, whatever the table says */
 void rwm_epoch_free(struct rwm_copies *c);
 /* k has to join again; what it got beside the writes under way does not count. */
@@ -192,6 +203,7 @@ static inline struct copy_head rwm_copies_head(const struct rwm_copies *c)
 }
 
 /* ---- rwm_recent.c ---- */
+int rwm_recent_create(struct rwm *m); /* the pools that copies need; once. 0 or -ENOMEM */
 void rwm_recent_add(struct rwm_copies *c, const struct store_key *key, struct version version, bool hole);
 void rwm_recent_commit(struct rwm_copies *c, struct version committed);
 const struct rwm_recent *rwm_recent_find(const struct rwm_copies *c, const struct store_key *key);

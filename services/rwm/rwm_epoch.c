@@ -51,6 +51,7 @@ static void join_done(struct rpc_call *call, const struct rpc_result *result)
     struct rwm *m = c->m;
     struct copy_join_reply reply;
     rwm_peer_call_ended(k->peer);
+    rwm_copies_due(c);
     k->joining = false;
     uint64_t epoch = m->parts[c->partition].epoch;
     bool current = c->state != COPIES_MEMBER && k->join.head.epoch == epoch && k->member;
@@ -62,6 +63,7 @@ static void join_done(struct rpc_call *call, const struct rpc_result *result)
         return;
     }
     memcpy(&reply, result->body, sizeof(reply));
+    k->peer->joined += !k->joined;
     k->joined = true;
     k->whole = reply.flags & COPY_JOINED_WHOLE;
     if (c->state == COPIES_SERVING) {
@@ -87,7 +89,10 @@ static void join_send(struct rwm_copy *k)
 
 void rwm_epoch_unjoin(struct rwm_copy *k)
 {
+    if (k->joined)
+        k->peer->joined--;
     k->joined = k->lockstep = false;
+    rwm_copies_due(k->c);
     rwm_catchup_stop(k);
     if (k->in_sync && k->c->state == COPIES_RECONCILE) {
         rwm_reconcile_stop(k->c);
@@ -103,8 +108,12 @@ void rwm_epoch_peer_up(struct rwm_peer *peer)
     list_for_each(n, &peer->m->copies)
     {
         struct rwm_copies *c = list_entry(n, struct rwm_copies, link);
-        rwm_epoch_step(c);
+        bool here = false;
+        rwm_each_copy(k, c) here |= k->peer == peer;
+        if (here && c->state != COPIES_MEMBER)
+            rwm_copies_due(c);
     }
+    rwm_tick_soon(peer->m);
 }
 
 void rwm_epoch_peer_down(struct rwm_peer *peer)
@@ -202,16 +211,37 @@ void rwm_epoch_step(struct rwm_copies *c)
     }
 }
 
+/* Nothing to be done before something happens. */
+bool rwm_epoch_quiet(const struct rwm_copies *c)
+{
+    if (c->state == COPIES_MEMBER)
+        return true;
+    if (c->state != COPIES_SERVING || !list_empty(&c->waiting))
+        return false;
+    struct version committed = rwm_forward_committed(c);
+    for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
+        const struct rwm_copy *k = &c->copy[i];
+        if (!k->member)
+            continue;
+        bool up = k->peer && k->peer->state == PEER_UP;
+        bool rests = k->joined && k->in_sync && !k->owed && !k->unfit && version_cmp(k->told, committed) >= 0;
+        if (!k->peer || (up ? !rests : k->in_sync || k->claimed))
+            return false;
+    }
+    return true;
+}
+
 /* ---- a new epoch ---- */
 static struct rwm_copies *copies_make(struct rwm *m, uint32_t partition)
 {
-    struct rwm_copies *c = calloc(1, sizeof(*c));
+    struct rwm_copies *c = rwm_recent_create(m) == 0 ? calloc(1, sizeof(*c)) : NULL;
     if (!c)
         return NULL;
     c->m = m;
     c->partition = partition;
     list_init(&c->flight);
     list_init(&c->waiting);
+    list_init(&c->due_link);
     list_init(&c->recent);
     list_push_back(&m->copies, &c->link);
     m->parts[partition].copies = c;
@@ -242,6 +272,8 @@ static void members_set(struct rwm_copies *c, const uint32_t *members)
     for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
         struct rwm_copy *k = &c->copy[i];
         rwm_catchup_stop(k);
+        if (k->joined)
+            k->peer->joined--;
         k->member = k->in_sync = k->lockstep = k->claimed = k->joined = k->whole = k->unfit = k->owed = false;
         k->reported_ns = 0;
         k->told = (struct version){0, 0};
@@ -313,6 +345,7 @@ void rwm_epoch_force(struct rwm *m, uint32_t i)
     if (c->state == COPIES_SERVING)
         rwm_forward_recheck(c);
     rwm_serve_joins(m);
+    rwm_copies_due(c);
     rwm_tick_soon(m);
 }
 
@@ -328,6 +361,7 @@ void rwm_epoch_free(struct rwm_copies *c)
     while (list_pop_front(&c->flight) != NULL) {
     }
     list_remove(&c->link);
+    list_remove(&c->due_link);
     free(c);
 }
 

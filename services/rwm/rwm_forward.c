@@ -69,6 +69,7 @@ static void flight_end(struct rwm_copies *c, struct rwm_piece *p, uint32_t statu
 {
     for (unsigned i = 0; i < RWM_COPY_SLOTS; i++)
         c->copy[i].loose += (p->sent & ~p->answered) >> i & 1u;
+    rwm_copies_due(c); /* members are told */
     rwm_block_flight_ended(c->m, p, status);
 }
 
@@ -147,6 +148,7 @@ static void unfit(struct rwm_copy *k, uint32_t status)
     if (!k->unfit && log_allow(m->env, &m->log_limit))
         log_warn(m->env, "a member could not apply a write", "module=%u peer=%u partition=%u status=%s",
                  m->id, k->module, k->c->partition, status_name(status));
+    rwm_copies_due(k->c);
     if (k->in_sync)
         k->unfit = true;
     if (!k->in_sync)

@@ -407,6 +407,9 @@ struct rwm {
 
     /* copies: rwm_copies.h */
     struct list peers, grants, copies, lookups, senders, walks, repairs;
+    struct list copies_due;
+    unsigned ticks;
+    struct pool *recent_pool, *send_pool;
     struct list joins, serves; /* requests of other modules: joins that wait; what waits for memory */
     struct pool *forward_pool;
     struct loop_timer copies_timer;
@@ -417,7 +420,7 @@ struct rwm {
     struct mdc_module_report_request report_request;
     struct mdc_module_report_reply report_reply;
     bool report_busy;
-    unsigned reconciles, catchups, recent_total, repairs_own, repairs_asking;
+    unsigned reconciles, catchups, repairs_own, repairs_asking;
     uint8_t min_copies, full_level;
 
     struct list instances, instances_free;

@@ -235,30 +235,13 @@ static void promise_done(struct rpc_call *call, const struct rpc_result *result)
     peer->free_blocks = reply.free_blocks;
     peer->spent_blocks = peer->filling;
     peer->promise_until_ns = peer->promise_sent_ns + peer->promise.duration_ns;
-    list_for_each(n, &m->copies) rwm_copies_wake(list_entry(n, struct rwm_copies, link));
-}
-
-/* Is this module a primary of something that the peer joined? */
-static bool promise_wanted(const struct rwm_peer *peer)
-{
-    list_for_each(n, &peer->m->copies)
-    {
-        struct rwm_copies *c = list_entry(n, struct rwm_copies, link);
-        if (c->state == COPIES_MEMBER)
-            continue;
-        rwm_each_copy(k, c)
-        {
-            if (k->peer == peer && k->joined)
-                return true;
-        }
-    }
-    return false;
+    list_for_each(n, &m->copies_due) rwm_copies_wake(list_entry(n, struct rwm_copies, due_link));
 }
 
 static void promise_renew(struct rwm_peer *peer)
 {
     uint64_t clock = loop_clock_ns(peer->m->env->loop);
-    if (peer->state != PEER_UP || peer->promise_busy || !promise_wanted(peer))
+    if (peer->state != PEER_UP || peer->promise_busy || peer->joined == 0)
         return;
     bool fresh = peer->promise_until_ns != 0 && clock < peer->promise_sent_ns + RWM_PROMISE_NS / 3;
     if (fresh)
@@ -318,9 +301,9 @@ static void report(struct rwm *m)
     if (m->report_busy || !m->cluster || !cluster_session_is_up(m->cluster))
         return;
     memset(&m->report_request, 0, sizeof(m->report_request));
-    list_for_each(n, &m->copies)
+    list_for_each(n, &m->copies_due)
     {
-        struct rwm_copies *c = list_entry(n, struct rwm_copies, link);
+        struct rwm_copies *c = list_entry(n, struct rwm_copies, due_link);
         rwm_each_copy(k, c)
         {
             uint8_t what = report_what(c, k, now);
@@ -346,6 +329,28 @@ static void report(struct rwm *m)
 static void shutdown_give_up(struct rwm *m);
 
 /* ---- the tick ---- */
+/* Partitions with nothing to do cost nothing; all of them are looked at only now and then. */
+static void steps(struct rwm *m)
+{
+    if (m->ticks++ % RWM_TICKS_ALL == 0)
+        list_for_each(n, &m->copies) rwm_copies_due(list_entry(n, struct rwm_copies, link));
+    list_for_each_safe(n, &m->copies_due)
+    {
+        struct rwm_copies *c = list_entry(n, struct rwm_copies, due_link);
+        rwm_epoch_step(c);
+    }
+}
+
+/* After the reports, which are about those that are due. */
+static void steps_end(struct rwm *m)
+{
+    list_for_each_safe(n, &m->copies_due)
+    {
+        if (rwm_epoch_quiet(list_entry(n, struct rwm_copies, due_link)))
+            list_remove(n);
+    }
+}
+
 static void copies_tick(struct loop_timer *timer)
 {
     struct rwm *m = container_of(timer, struct rwm, copies_timer);
@@ -365,16 +370,17 @@ static void copies_tick(struct loop_timer *timer)
     }
     rwm_serve_joins(m);
     rwm_rot_step(m);
-    list_for_each(n, &m->copies) rwm_epoch_step(list_entry(n, struct rwm_copies, link));
+    steps(m);
     list_for_each(n, &m->peers) promise_renew(list_entry(n, struct rwm_peer, link));
     report(m);
+    steps_end(m);
 }
 
 /* ---- life ---- */
 void rwm_copies_init(struct rwm *m)
 {
-    struct list *lists[] = {&m->peers, &m->grants, &m->copies, &m->lookups, &m->senders,
-                            &m->walks, &m->joins,  &m->serves, &m->repairs};
+    struct list *lists[] = {&m->copies_due, &m->peers, &m->grants, &m->copies, &m->lookups,
+                            &m->senders,    &m->walks, &m->joins,  &m->serves, &m->repairs};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     loop_timer_init(&m->copies_timer, copies_tick);
@@ -431,7 +437,7 @@ void rwm_copies_destroy(struct rwm *m)
     while (!list_empty(&m->walks))
         rwm_walk_free(list_entry(m->walks.next, struct rwm_walk, link));
     while (!list_empty(&m->senders))
-        free(list_entry(list_pop_front(&m->senders), struct rwm_send, link));
+        pool_put(m->send_pool, list_entry(list_pop_front(&m->senders), struct rwm_send, link));
     while (!list_empty(&m->peers)) {
         struct rwm_peer *peer = list_entry(list_pop_front(&m->peers), struct rwm_peer, link);
         free(peer->turns);
@@ -443,6 +449,8 @@ void rwm_copies_destroy(struct rwm *m)
     }
     while (list_pop_front(&m->serves) != NULL) {
     }
-    if (m->forward_pool)
-        pool_destroy(m->forward_pool, true);
+    struct pool *pools[] = {m->forward_pool, m->recent_pool, m->send_pool};
+    for (size_t i = 0; i < ARRAY_LEN(pools); i++)
+        if (pools[i])
+            pool_destroy(pools[i], true);
 }

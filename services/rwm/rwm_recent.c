@@ -2,21 +2,30 @@
  * under way, and what was committed since the primary last said so. */
 #include "services/rwm/rwm_copies.h"
 
-#include <stdlib.h>
+int rwm_recent_create(struct rwm *m)
+{
+    int rc = 0;
+    if (!m->recent_pool)
+        rc = pool_create(NULL, "rwm recent versions", sizeof(struct rwm_recent), 16, RWM_RECENT_MAX,
+                         &m->recent_pool);
+    if (rc == 0 && !m->send_pool)
+        rc = pool_create(NULL, "rwm blocks to members", sizeof(struct rwm_send), 16,
+                         pool_total(m->area->piece_pool) * RWM_SENDS_EACH, &m->send_pool);
+    return rc;
+}
 
 static void recent_free(struct rwm_copies *c, struct rwm_recent *r)
 {
     list_remove(&r->link);
-    free(r);
+    pool_put(c->m->recent_pool, r);
     c->recent_count--;
-    c->m->recent_total--;
 }
 
 void rwm_recent_add(struct rwm_copies *c, const struct store_key *key, struct version version, bool hole)
 {
     if (version_cmp(version, c->committed) <= 0)
         return;
-    struct rwm_recent *r = c->m->recent_total < RWM_RECENT_MAX ? malloc(sizeof(*r)) : NULL;
+    struct rwm_recent *r = pool_get(c->m->recent_pool);
     if (!r) {
         /* Until it is committed, a next primary has to compare everything. */
         if (version_cmp(version, c->overflow) > 0)
@@ -26,7 +35,6 @@ void rwm_recent_add(struct rwm_copies *c, const struct store_key *key, struct ve
     *r = (struct rwm_recent){.key = *key, .version = version, .hole = hole};
     list_push_back(&c->recent, &r->link);
     c->recent_count++;
-    c->m->recent_total++;
 }
 
 void rwm_recent_commit(struct rwm_copies *c, struct version committed)

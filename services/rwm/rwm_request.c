@@ -138,6 +138,7 @@ static void request_finish(struct rwm_request *req)
     if (c && !writes && !rwm_copies_may_answer(c)) {
         req->state = RWM_REQUEST_FETCHED;
         list_push_back(&c->waiting, &req->link);
+        rwm_copies_due(c);
         rwm_tick_soon(m);
         return;
     }
@@ -293,6 +294,7 @@ static bool queue_first(struct rwm *m, struct rwm_request *req)
         list_remove(&req->link);
         req->state = RWM_REQUEST_APART;
         list_push_back(&c->waiting, &req->link);
+        rwm_copies_due(c);
         return true;
     }
     if (m->active >= m->config.requests_max)

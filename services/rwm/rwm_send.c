@@ -3,8 +3,6 @@
 
 #include "common/crc.h"
 
-#include <stdlib.h>
-
 void rwm_piece_unref(struct rwm_piece *p)
 {
     MUST(p->refs > 0);
@@ -20,13 +18,14 @@ void rwm_piece_unref(struct rwm_piece *p)
 static void send_done(struct rpc_call *call, const struct rpc_result *result)
 {
     struct rwm_send *s = container_of(call, struct rwm_send, call);
+    struct rwm *m = s->m;
     uint32_t status = result->rc == 0 ? result->status : STATUS_DISCONNECTED;
     rwm_peer_call_ended(s->peer);
     s->done(s, status);
     if (s->piece)
         rwm_piece_unref(s->piece);
     list_remove(&s->link);
-    free(s);
+    pool_put(m->send_pool, s);
 }
 
 /* Runs of written units become pieces of the payload; returns its checksum. */
@@ -56,9 +55,10 @@ static uint32_t send_payload(struct rwm_send *s, const uint32_t *crcs)
 int rwm_send_block(struct rwm_peer *peer, const struct copy_replace *body, struct rwm_piece *piece,
                    const uint32_t *crcs, void (*done)(struct rwm_send *s, uint32_t status), void *owner)
 {
-    struct rwm_send *s = calloc(1, sizeof(*s));
+    struct rwm_send *s = pool_get(peer->m->send_pool);
     if (!s)
         return -ENOMEM;
+    *s = (struct rwm_send){0};
     s->m = peer->m;
     s->peer = peer;
     s->body = *body;
@@ -74,7 +74,7 @@ int rwm_send_block(struct rwm_peer *peer, const struct copy_replace *body, struc
     }
     int rc = rwm_peer_call(peer, &s->call);
     if (rc) {
-        free(s);
+        pool_put(peer->m->send_pool, s);
         return rc;
     }
     if (s->piece)
