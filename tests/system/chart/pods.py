@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Runs the pods of rendered manifests as processes, without Kubernetes: what the chart says is what is run.
 
-    pods.py prepare DIR MANIFESTS BIN [NODES]   a folder for each pod in DIR/pods, its claims in DIR/claims; prints their names
+    pods.py prepare DIR MANIFESTS BIN           a folder for each pod in DIR/pods, its claims in DIR/claims; prints their names
+    pods.py prepare DIR MANIFESTS ""            the same for `play`: paths in files stay as they are
     pods.py exec DIR POD [PROBE]                becomes the pod's container, or runs one of its probes in it
+    pods.py play DIR POD MANIFESTS              prints the pod as `podman kube play` reads it, its volumes as folders
     pods.py move DIR POD                        gives the pod another address, as a restart does
 
 A pod has a loopback address of its own, a node, its environment, its volumes as folders, its user and no capabilities. Paths
@@ -38,6 +40,12 @@ class Pods:
         self.net = f"127.{1 + os.getpid() % 250}.{1 + os.getpid() // 250 % 250}"
         self.pods = []
 
+    @classmethod
+    def of(cls, docs, nodes=3):
+        pods = cls.__new__(cls)
+        pods.docs, pods.nodes = docs, nodes
+        return pods
+
     def object(self, kind, name):
         return next(d for d in self.docs if d["kind"] == kind and d["metadata"]["name"] == name)
 
@@ -72,7 +80,8 @@ class Pods:
                 "container": container, "user": spec["securityContext"].get("runAsUser", 0), "group": group,
                 "programs": self.programs}))
             self.pods.append(name)
-        self.map_files()
+        if self.programs:
+            self.map_files()
         write_hosts(self.folder, self.docs)
         print("\n".join(self.pods))
 
@@ -167,9 +176,9 @@ def environment(pod, name):
         label = re.match(r"metadata\.labels\['(.*)'\]", field)
         value = {"metadata.name": name, "status.podIP": pod["ip"], "spec.nodeName": pod["node"]}.get(field, e.get("value", ""))
         env[e["name"]] = mapped(pod["labels"].get(label.group(1), "") if label else value, pod["paths"])
-    # What the scripts know without an option.
-    env["CISTERN_SECRET"] = mapped("/etc/cistern-secret/secret", pod["paths"])
-    env["TMPDIR"] = pod["paths"]["/run/cistern"]
+    if pod["paths"]:  # else as it is in the container
+        env["CISTERN_SECRET"] = mapped("/etc/cistern-secret/secret", pod["paths"])
+        env["TMPDIR"] = pod["paths"]["/run/cistern"]
     return env
 
 
@@ -189,11 +198,37 @@ def run(folder, name, probe):
     os.execvpe(argv[0], argv, env)
 
 
+def play(folder, name, manifests):
+    """What the kubelet would fill in is filled in; the rest of the container is as the chart has it."""
+    pod = json.loads(read(f"{folder}/pods/{name}/pod.json"))
+    container = dict(pod["container"])
+    env = environment(dict(pod, paths={}), name)
+    names = [e["name"] for e in container.get("env", [])]
+    container["env"] = [{"name": n, "value": env[n]} for n in names]
+    for part in ("command", "args"):
+        container[part] = [re.sub(r"\$\((\w+)\)", lambda m: env[m.group(1)], w) for w in container.get(part, [])]
+    container.pop("resources", None)
+    container.pop("readinessProbe", None)  # podman has one probe
+    container.pop("ports", None)  # and takes none on the host's network
+    paths = dict(pod["paths"], **{"/etc/hosts": f"{folder}/hosts"})
+    container["volumeMounts"] = [{"name": f"v{i}", "mountPath": where} for i, where in enumerate(sorted(paths))]
+    container.pop("volumeDevices", None)
+    docs = [d for d in yaml.safe_load_all(read(manifests)) if d]
+    owner = next(spec for n, _, spec, _, _ in Pods.of(docs).instances() if n == name)
+    spec = {"hostNetwork": True, "containers": [container],
+            "restartPolicy": owner.get("restartPolicy", "Always"), "securityContext": owner["securityContext"],
+            "volumes": [{"name": f"v{i}", "hostPath": {"path": paths[where]}} for i, where in enumerate(sorted(paths))]}
+    yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": pod["labels"]}, "spec": spec},
+                   sys.stdout)
+
+
 def main():
     verb, folder = sys.argv[1:3]
     folder = os.path.abspath(folder)
     if verb == "prepare":
-        Pods(folder, sys.argv[3], sys.argv[4], int(sys.argv[5]) if len(sys.argv) > 5 else 3).prepare()
+        Pods(folder, sys.argv[3], sys.argv[4], 3).prepare()
+    elif verb == "play":
+        play(folder, sys.argv[3], sys.argv[4])
     elif verb == "move":
         move(folder, sys.argv[3], sys.argv[4])
     else:
