@@ -29,7 +29,8 @@ cmp "$CLUSTER_DIR/again.yaml" "$CLUSTER_DIR/everything.yaml"
 planted() { # WHAT SED-EXPRESSION
     sed -E "$2" "$CLUSTER_DIR/everything.yaml" >"$CLUSTER_DIR/planted.yaml"
     ! cmp -s "$CLUSTER_DIR/planted.yaml" "$CLUSTER_DIR/everything.yaml" || fail "nothing was planted: $1"
-    ! k8s_check <"$CLUSTER_DIR/planted.yaml" >/dev/null 2>&1 || fail "the check does not find: $1"
+    ! k8s_check <"$CLUSTER_DIR/planted.yaml" >"$CLUSTER_DIR/found" 2>&1 || fail "the check does not find: $1"
+    ! grep -q Traceback "$CLUSTER_DIR/found" || { cat "$CLUSTER_DIR/found"; fail "the check breaks on: $1"; }
 }
 planted "a field that is not there" 's/^( *)minReadySeconds:/\1minReadySecond:/'
 planted "a number as text" 's/^( *)minReadySeconds: 10/\1minReadySeconds: "10"/'
@@ -40,10 +41,10 @@ planted "a budget that selects nothing" '/^kind: PodDisruptionBudget/,/^---/ s/c
 planted "a selector that is not its pods'" '/matchLabels:/,/^  template:/ s/component: osd$/component: odd/'
 planted "a port that no pod has" 's/targetPort: gateway/targetPort: getaway/'
 planted "a variable that is not set" 's/\$\(POD_IP\)/$(POD_IPS)/'
-planted "a volume that is not there" 's/- name: run$/- name: ran/'
+planted "a volume that is not there" '/volumeMounts:/,/volumes:/ s/- name: run$/- name: ran/'
 planted "a raw disk that is mounted" 's/volumeMode: Filesystem/volumeMode: Block/'
-planted "a missing ConfigMap" 's/name: store-scripts/name: store-script/'
-planted "a privileged pod" 's/allowPrivilegeEscalation: false/allowPrivilegeEscalation: false\n            privileged: true/'
+planted "a missing ConfigMap" '/- configMap:/,/name:/ s/store-scripts/store-script/'
+planted "a privileged pod" 's/^( *)allowPrivilegeEscalation: false/\1allowPrivilegeEscalation: false\n\1privileged: true/'
 planted "a port that a probe asks for" 's/^( +)port: metrics$/\1port: metric/'
 planted "an amount that is none" 's/memory: 2Gi/memory: 2GB/'
 planted "a rule without groups" 's/^  groups:$/  group:/'
