@@ -13,6 +13,7 @@
 struct todo {
     struct list link;
     struct copy_key key;
+    struct version has; /* that the member was found to have; 0: not known, or not asked */
 };
 
 /* ---- how fast ---- */
@@ -58,7 +59,14 @@ static void block_sent(struct rwm_send *s, uint32_t status)
 {
     struct rwm_copy *k = s->owner;
     struct rwm *m = s->m;
+    const struct copy_key *key = &s->units.key;
     k->reading--;
+    if (status == STATUS_STALE_BASE && s->units.unit_count > 0 && k->member && !k->in_sync) {
+        /* It has got something else meanwhile. */
+        const struct store_key whole = {key->layer, key->block, key->hash};
+        rwm_catchup_block(k, &whole);
+        status = STATUS_OK;
+    }
     if (status != STATUS_OK && status != STATUS_DISCONNECTED && log_allow(m->env, &m->log_limit))
         log_warn(m->env, "a copy could not be brought up, trying again",
                  "module=%u peer=%u partition=%u status=%s", m->id, k->module, k->c->partition,
@@ -66,11 +74,36 @@ static void block_sent(struct rwm_send *s, uint32_t status)
     block_ended(k, status == STATUS_OK);
 }
 
+/* Where it is known what changed since the version that the member has: from the first such unit to the last.
+ * 0: sent so. */
+static int send_changed(struct rwm_copy *k, struct rwm_piece *p, unsigned *units)
+{
+    struct rwm_copies *c = k->c;
+    const struct store_key *key = &p->op.key;
+    uint32_t mask = rwm_changed_units(c->m, key, p->base, p->op.found);
+    if (mask == 0)
+        return -ENOENT;
+    uint32_t first = (uint32_t)__builtin_ctz(mask), count = 32u - (uint32_t)__builtin_clz(mask) - first;
+    uint32_t span = (count == UNITS_PER_BLOCK ? UINT32_MAX : (1u << count) - 1u) << first;
+    if ((p->op.written & ~p->rotten & span) != span)
+        return -ENOENT; /* holes are no data */
+    struct copy_forward body = {.head = rwm_copies_head(c),
+                                .key = {key->layer, key->block, key->hash},
+                                .version = p->op.found,
+                                .base = p->base,
+                                .committed = rwm_forward_committed(c),
+                                .first_unit = first,
+                                .unit_count = count};
+    *units = count;
+    return rwm_send_units(k->peer, &body, p, p->op.found_crcs, block_sent, k);
+}
+
 static void block_read(struct rwm_piece *p, uint32_t status)
 {
     struct rwm_copy *k = p->owner;
     struct rwm_copies *c = k->c;
     const struct store_key *key = &p->op.key;
+    unsigned units = (unsigned)__builtin_popcount(p->op.written & ~p->rotten);
     int rc = -EIO;
     if (status == STATUS_OK && k->member && k->joined) {
         struct copy_replace body = {.head = rwm_copies_head(c),
@@ -79,16 +112,17 @@ static void block_read(struct rwm_piece *p, uint32_t status)
                                     .committed = rwm_forward_committed(c),
                                     .written = p->op.written,
                                     .lost = p->rotten};
-        rc = rwm_send_block(k->peer, &body, p, p->op.found_crcs, block_sent, k);
+        rc = send_changed(k, p, &units);
+        if (rc == -ENOENT)
+            rc = rwm_send_block(k->peer, &body, p, p->op.found_crcs, block_sent, k);
     }
     if (rc) {
         k->reading--;
         block_ended(k, false);
     } else {
         c->m->stats.recovered_blocks++;
-        c->m->recovery.tokens -=
-            (int64_t)__builtin_popcount(p->op.written & ~p->rotten) * (int64_t)UNIT_BYTES;
-        c->m->stats.recovered_bytes += (uint64_t)__builtin_popcount(p->op.written & ~p->rotten) * UNIT_BYTES;
+        c->m->stats.recovered_bytes += (uint64_t)units * UNIT_BYTES;
+        c->m->recovery.tokens -= (int64_t)units * (int64_t)UNIT_BYTES;
     }
     rwm_piece_put(p->area, p);
 }
@@ -107,13 +141,14 @@ static void todo_pump(struct rwm_copy *k)
         p->owner = k;
         p->done = block_read;
         p->heals = true;
+        p->base = t->has;
         free(t);
         k->reading++;
         rwm_block_add(m, p);
     }
 }
 
-void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key)
+static void block_queue(struct rwm_copy *k, const struct store_key *key, struct version has)
 {
     struct todo *t = calloc(1, sizeof(*t));
     if (!t) {
@@ -123,9 +158,15 @@ void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key)
     if (!k->todo.next)
         list_init(&k->todo);
     t->key = (struct copy_key){key->layer, key->block, key->hash};
+    t->has = has;
     list_push_back(&k->todo, &t->link);
     k->copying++;
     todo_pump(k);
+}
+
+void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key)
+{
+    block_queue(k, key, (struct version){0, 0});
 }
 
 /* ---- the walk ---- */
@@ -185,7 +226,7 @@ static void walk_step(struct rwm_copy *k)
         if (gone != removals || !item_differs(k, item))
             continue;
         k->to_go -= k->to_go > 0;
-        rwm_catchup_block(k, &key);
+        block_queue(k, &key, item->suspect ? (struct version){0, 0} : item->v[1]);
     }
     if (k->walk != w || w->next < 2 * w->items || k->copying > 0 || !rwm_turns_told(k))
         return;

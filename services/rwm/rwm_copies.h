@@ -7,6 +7,7 @@
  *   rwm_forward.c    a write's way to the other members, and when it is committed
  *   rwm_turn_copy.c  the write turns, for a member that is filled
  *   rwm_catchup.c    bringing a member that is not in sync up to the primary
+ *   rwm_changed.c    what changed while a member was away
  *   rwm_rot.c        repair of what cannot be read, from another copy
  *   rwm_serve.c      the member's side of all that: joins, forwards, replacements, lists
  *   rwm_grant.c      promises given, and when they end
@@ -146,6 +147,7 @@ struct rwm_copies {
     /* as a member */
     uint32_t joined_by;
     uint64_t joined_epoch, joined_incarnation;
+    struct list changed; /* rwm_changed.c */
     struct rwm_walk *reconcile;
     bool compared; /* its walk has ended; what differed is being made equal */
 };
@@ -246,6 +248,7 @@ struct rwm_send {
     struct rwm_piece *piece; /* NULL: nothing is written in it */
     struct rpc_call call;
     struct copy_replace body;
+    struct copy_forward units; /* of rwm_send_units */
     struct fabric_sge sge[UNITS_PER_BLOCK];
     /* status: the member's, or DISCONNECTED */
     void (*done)(struct rwm_send *s, uint32_t status);
@@ -255,6 +258,9 @@ struct rwm_send {
  * op.found_crcs; one of its refs is taken. 0: done runs once, later, and the object goes after it. -errno: it
  * never will. */
 int rwm_send_block(struct rwm_peer *peer, const struct copy_replace *body, struct rwm_piece *piece,
+                   const uint32_t *crcs, void (*done)(struct rwm_send *s, uint32_t status), void *owner);
+/* Some units over the base that the member is known to have. As above; the body's base is not zero. */
+int rwm_send_units(struct rwm_peer *peer, const struct copy_forward *body, struct rwm_piece *piece,
                    const uint32_t *crcs, void (*done)(struct rwm_send *s, uint32_t status), void *owner);
 /* Gives a ref back. */
 void rwm_piece_unref(struct rwm_piece *p);
@@ -338,6 +344,17 @@ void rwm_catchup_stop(struct rwm_copy *k);
 uint64_t rwm_catchup_to_go(const struct rwm_copy *k); /* blocks */
 /* The block is to be sent to k as a whole, in the order of the block's writes. */
 void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key);
+
+/* ---- rwm_changed.c ---- */
+#define RWM_CHANGED_MAX 65536u /* blocks of a module, over all partitions */
+/* p has got its version here. */
+void rwm_changed_note(struct rwm_copies *c, const struct rwm_piece *p);
+/* The units by which version `last` of the block may differ from version `from`; 0: not known. */
+uint32_t rwm_changed_units(const struct rwm *m, const struct store_key *key, struct version from,
+                           struct version last);
+void rwm_changed_clear(
+    struct rwm_copies *c); /* all are in sync, or this module is not the primary any more */
+void rwm_changed_destroy(struct rwm *m);
 
 /* ---- rwm_rot.c ---- */
 #define RWM_REPAIRS_OWN    8u /* at once, of reads and merges; */

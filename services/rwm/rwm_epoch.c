@@ -243,6 +243,7 @@ static struct rwm_copies *copies_make(struct rwm *m, uint32_t partition)
     list_init(&c->waiting);
     list_init(&c->due_link);
     list_init(&c->recent);
+    list_init(&c->changed);
     list_push_back(&m->copies, &c->link);
     m->parts[partition].copies = c;
     c->wait_until_ns = m->promise_grace_ns;
@@ -300,6 +301,7 @@ void rwm_epoch_resign(struct rwm_copies *c)
         rwm_reconcile_stop(c);
     bool served = c->state == COPIES_SERVING;
     c->state = COPIES_MEMBER;
+    rwm_changed_clear(c);
     if (served)
         rwm_forward_give_up(c);
     rwm_copies_wake(c); /* to be refused */
@@ -342,6 +344,8 @@ void rwm_epoch_force(struct rwm *m, uint32_t i)
         c->whole = false;
     if (mine && !was_mine)
         c->state = COPIES_JOINING;
+    if (c->in_sync == c->count)
+        rwm_changed_clear(c);
     if (c->state == COPIES_SERVING)
         rwm_forward_recheck(c);
     rwm_serve_joins(m);
@@ -356,6 +360,7 @@ void rwm_epoch_free(struct rwm_copies *c)
     for (unsigned i = 0; i < RWM_COPY_SLOTS; i++)
         rwm_catchup_stop(&c->copy[i]);
     rwm_recent_clear(c);
+    rwm_changed_clear(c);
     while (list_pop_front(&c->waiting) != NULL) {
     }
     while (list_pop_front(&c->flight) != NULL) {

@@ -290,6 +290,7 @@ bool rwm_forward_room(const struct rwm_copies *c)
 void rwm_forward_start(struct rwm_copies *c, struct rwm_piece *p)
 {
     c->given = p->op.version;
+    rwm_changed_note(c, p);
     rwm_each_copy(k, c) forward_send(k, p);
 }
 

@@ -404,6 +404,8 @@ struct rwm {
     struct rwm_leave leave;
     struct rwm_scrub scrub;
     struct rwm_recovery recovery;
+    struct pool *changed_pool; /* rwm_changed.c */
+    struct list *changed_buckets;
 
     /* copies: rwm_copies.h */
     struct list peers, grants, copies, lookups, senders, walks, repairs;

@@ -52,33 +52,70 @@ static uint32_t send_payload(struct rwm_send *s, const uint32_t *crcs)
     return crc;
 }
 
-int rwm_send_block(struct rwm_peer *peer, const struct copy_replace *body, struct rwm_piece *piece,
-                   const uint32_t *crcs, void (*done)(struct rwm_send *s, uint32_t status), void *owner)
+static struct rwm_send *send_make(struct rwm_peer *peer, void (*done)(struct rwm_send *s, uint32_t status),
+                                  void *owner)
 {
     struct rwm_send *s = pool_get(peer->m->send_pool);
     if (!s)
-        return -ENOMEM;
+        return NULL;
     *s = (struct rwm_send){0};
     s->m = peer->m;
     s->peer = peer;
-    s->body = *body;
     s->done = done;
     s->owner = owner;
-    s->call.method = COPY_METHOD_REPLACE;
-    s->call.body = &s->body;
-    s->call.body_len = sizeof(s->body);
     s->call.done = send_done;
-    if ((body->written & ~body->lost) != 0) {
-        s->piece = piece;
-        s->call.source_crc = send_payload(s, crcs);
-    }
-    int rc = rwm_peer_call(peer, &s->call);
+    return s;
+}
+
+static int send_begin(struct rwm_send *s)
+{
+    int rc = rwm_peer_call(s->peer, &s->call);
     if (rc) {
-        pool_put(peer->m->send_pool, s);
+        pool_put(s->m->send_pool, s);
         return rc;
     }
     if (s->piece)
         s->piece->refs++;
-    list_push_back(&peer->m->senders, &s->link);
+    list_push_back(&s->m->senders, &s->link);
     return 0;
+}
+
+int rwm_send_block(struct rwm_peer *peer, const struct copy_replace *body, struct rwm_piece *piece,
+                   const uint32_t *crcs, void (*done)(struct rwm_send *s, uint32_t status), void *owner)
+{
+    struct rwm_send *s = send_make(peer, done, owner);
+    if (!s)
+        return -ENOMEM;
+    s->body = *body;
+    s->call.method = COPY_METHOD_REPLACE;
+    s->call.body = &s->body;
+    s->call.body_len = sizeof(s->body);
+    if ((body->written & ~body->lost) != 0) {
+        s->piece = piece;
+        s->call.source_crc = send_payload(s, crcs);
+    }
+    return send_begin(s);
+}
+
+int rwm_send_units(struct rwm_peer *peer, const struct copy_forward *body, struct rwm_piece *piece,
+                   const uint32_t *crcs, void (*done)(struct rwm_send *s, uint32_t status), void *owner)
+{
+    struct rwm_send *s = send_make(peer, done, owner);
+    if (!s)
+        return -ENOMEM;
+    s->units = *body;
+    s->piece = piece;
+    s->sge[0] = (struct fabric_sge){.base = piece->chunk + (size_t)body->first_unit * UNIT_BYTES,
+                                    .len = body->unit_count * UNIT_BYTES,
+                                    .mem = rwm_piece_mem(piece->area, piece)};
+    uint32_t crc = crcs[body->first_unit];
+    for (uint32_t i = 1; i < body->unit_count; i++)
+        crc = crc32c_combine(crc, crcs[body->first_unit + i], UNIT_BYTES);
+    s->call.method = COPY_METHOD_FORWARD;
+    s->call.body = &s->units;
+    s->call.body_len = sizeof(s->units);
+    s->call.source = s->sge;
+    s->call.source_count = 1;
+    s->call.source_crc = crc;
+    return send_begin(s);
 }
