@@ -126,6 +126,8 @@ struct loop_stats {
     uint64_t sleeps;           /* real only */
     uint64_t longest_round_ns; /* real only: from its begin to its end; above 500 ms it is logged, at most
                                   once a second */
+    uint64_t busy_ns;          /* real only: in rounds that handled something */
+    uint64_t long_rounds;      /* real only: such of 10 ms and more */
 };
 void loop_get_stats(const struct loop *loop, struct loop_stats *out);
 

@@ -27,6 +27,7 @@
 
 /* No handler should come near. */
 #define SLOW_ROUND_NS (500 * NS_PER_MS)
+#define LONG_ROUND_NS (10 * NS_PER_MS) /* counted */
 
 struct loop_real {
     struct loop base;
@@ -191,6 +192,8 @@ static void note_end(struct loop_real *r)
     r->last_event_ns = real_clock_ns(loop);
     uint64_t took_ns = r->last_event_ns - loop->now_ns;
     loop->stats.longest_round_ns = max_u64(loop->stats.longest_round_ns, took_ns);
+    loop->stats.busy_ns += took_ns;
+    loop->stats.long_rounds += took_ns >= LONG_ROUND_NS;
     const struct env env = {.loop = loop, .name = "loop"};
     if (took_ns >= SLOW_ROUND_NS && log_allow(&env, &r->slow))
         log_warn(&env, "a round took long: a handler blocks, or the machine is overloaded",

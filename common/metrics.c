@@ -1,176 +1,11 @@
-/* metrics.c: the registry, and the exposition text. */
-#include "common/metrics.h"
+/* metrics.c: histograms, labels and snapshots. metrics_text.c writes them out. */
+#include "common/metrics_internal.h"
+#include "common/wire/wire_utf8.h"
 
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "common/list.h"
-
-enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_GAUGE_FN, METRIC_HIST };
-
-/* All metrics of one name stand together in the text. */
-struct family {
-    struct list link;
-    const char *name;
-    const char *help;
-    enum metric_kind kind;
-    struct list members;
-};
-struct member {
-    struct list link;
-    char *labels; /* "" when there are none */
-    int64_t (*fn)(void *arg);
-    void *arg;
-    union {
-        uint64_t counter;
-        int64_t gauge;
-        struct metric_hist hist;
-    } u;
-};
-struct metrics {
-    struct list families;
-};
-
-int metrics_create(struct metrics **out)
-{
-    struct metrics *m = calloc(1, sizeof *m);
-    if (m == NULL)
-        return -ENOMEM;
-    list_init(&m->families);
-    *out = m;
-    return 0;
-}
-
-void metrics_destroy(struct metrics *m)
-{
-    struct list *f, *n;
-    if (m == NULL)
-        return;
-    while ((f = list_pop_front(&m->families)) != NULL) {
-        struct family *family = list_entry(f, struct family, link);
-        while ((n = list_pop_front(&family->members)) != NULL) {
-            struct member *member = list_entry(n, struct member, link);
-            free(member->labels);
-            free(member);
-        }
-        free(family);
-    }
-    free(m);
-}
-
-/* ---- registration ---- */
-
-static bool name_valid(const char *name)
-{
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_:0123456789";
-    return name[0] != '\0' && (name[0] < '0' || name[0] > '9') && name[strspn(name, letters)] == '\0';
-}
-
-static struct family *find_family(struct metrics *m, const char *name, const char *help,
-                                  enum metric_kind kind)
-{
-    list_for_each(n, &m->families)
-    {
-        struct family *f = list_entry(n, struct family, link);
-        if (strcmp(f->name, name) == 0) {
-            MUST(f->kind == kind);
-            return f;
-        }
-    }
-    MUST(name_valid(name) && strchr(help, '\n') == NULL && strchr(help, '\\') == NULL);
-    struct family *f = calloc(1, sizeof *f);
-    if (f == NULL)
-        return NULL;
-    f->name = name;
-    f->help = help;
-    f->kind = kind;
-    list_init(&f->members);
-    list_push_back(&m->families, &f->link);
-    return f;
-}
-
-static struct member *find_member(struct metrics *m, const char *name, const char *labels, const char *help,
-                                  enum metric_kind kind)
-{
-    struct family *f = find_family(m, name, help, kind);
-    if (f == NULL)
-        return NULL;
-    if (labels == NULL)
-        labels = "";
-    list_for_each(n, &f->members)
-    {
-        struct member *member = list_entry(n, struct member, link);
-        if (strcmp(member->labels, labels) == 0)
-            return member;
-    }
-    struct member *member = calloc(1, sizeof *member);
-    if (member == NULL)
-        return NULL;
-    member->labels = strdup(labels);
-    if (member->labels == NULL) {
-        free(member);
-        return NULL;
-    }
-    list_push_back(&f->members, &member->link);
-    return member;
-}
-
-uint64_t *metrics_counter(struct metrics *m, const char *name, const char *labels, const char *help)
-{
-    struct member *member = find_member(m, name, labels, help, METRIC_COUNTER);
-    return member != NULL ? &member->u.counter : NULL;
-}
-
-int64_t *metrics_gauge(struct metrics *m, const char *name, const char *labels, const char *help)
-{
-    struct member *member = find_member(m, name, labels, help, METRIC_GAUGE);
-    return member != NULL ? &member->u.gauge : NULL;
-}
-
-struct metric_hist *metrics_hist(struct metrics *m, const char *name, const char *labels, const char *help)
-{
-    struct member *member = find_member(m, name, labels, help, METRIC_HIST);
-    return member != NULL ? &member->u.hist : NULL;
-}
-
-int metrics_gauge_fn(struct metrics *m, const char *name, const char *labels, const char *help,
-                     int64_t (*fn)(void *arg), void *arg)
-{
-    struct member *member = find_member(m, name, labels, help, METRIC_GAUGE_FN);
-    if (member == NULL)
-        return -ENOMEM;
-    member->fn = fn;
-    member->arg = arg;
-    return 0;
-}
-
-int metrics_label(char *buf, size_t room, const char *name, const char *value)
-{
-    size_t begin = strlen(buf), len = begin;
-    int n = snprintf(buf + len, room - len, "%s%s=\"", len > 0 ? "," : "", name);
-    bool fits = n > 0 && (size_t)n < room - len;
-    if (fits)
-        len += (size_t)n;
-    for (const char *p = value; fits && *p != '\0'; p++) {
-        bool escape = *p == '"' || *p == '\\' || *p == '\n';
-        fits = len + (escape ? 2 : 1) < room;
-        if (!fits)
-            break;
-        if (escape)
-            buf[len++] = '\\';
-        buf[len++] = *p == '\n' ? 'n' : *p;
-    }
-    if (!fits || len + 1 >= room) {
-        buf[begin] = '\0';
-        return -E2BIG;
-    }
-    buf[len++] = '"';
-    buf[len] = '\0';
-    return 0;
-}
 
 /* ---- histograms ---- */
 
@@ -201,96 +36,169 @@ uint64_t metrics_hist_quantile(const struct metric_hist *h, unsigned q_permille)
     return h->max_ns;
 }
 
-/* ---- text ---- */
-
-struct text {
-    char *buf;
-    size_t room;
-    size_t len; /* of the whole, also what did not fit */
-};
-
-static void put(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void put(struct text *t, const char *fmt, ...)
+static bool hist_went_on(const struct metric_hist *before, const struct metric_hist *now)
 {
-    va_list args;
-    va_start(args, fmt);
-    size_t at = min_u64(t->len, t->room);
-    int n = vsnprintf(t->room > 0 ? t->buf + at : NULL, t->room - at, fmt, args);
-    va_end(args);
-    if (n > 0)
-        t->len += (size_t)n;
+    bool grew = now->count >= before->count && now->sum_ns >= before->sum_ns;
+    for (unsigned i = 0; grew && i < METRICS_HIST_BUCKETS; i++)
+        grew = now->buckets[i] >= before->buckets[i];
+    return grew;
 }
 
-static void put_braced(struct text *t, const char *labels)
+void metrics_hist_since(const struct metric_hist *before, const struct metric_hist *now,
+                        struct metric_hist *out)
 {
-    if (labels[0] != '\0')
-        put(t, "{%s}", labels);
-}
-
-static void put_seconds(struct text *t, uint64_t ns)
-{
-    put(t, "%" PRIu64 ".%09" PRIu64, ns / (uint64_t)NS_PER_S, ns % (uint64_t)NS_PER_S);
-}
-
-/* Prometheus's buckets are cumulative: one line at the end of each power of two in which something was
- * counted. */
-static void put_hist(struct text *t, const char *name, const char *labels, const struct metric_hist *h)
-{
-    const unsigned parts = 1u << METRICS_PART_BITS;
-    const char *comma = labels[0] != '\0' ? "," : "";
-    uint64_t seen = 0, written = 0;
-    for (unsigned i = 0; i < METRICS_HIST_BUCKETS - 1; i++) {
-        seen += h->buckets[i];
-        if (i % parts != 0 || seen == written)
-            continue;
-        put(t, "%s_bucket{%s%sle=\"", name, labels, comma);
-        put_seconds(t, metrics_hist_bound(i));
-        put(t, "\"} %" PRIu64 "\n", seen);
-        written = seen;
+    struct metric_hist d = *now;
+    if (hist_went_on(before, now)) {
+        d.count -= before->count;
+        d.sum_ns -= before->sum_ns;
+        for (unsigned i = 0; i < METRICS_HIST_BUCKETS; i++)
+            d.buckets[i] -= before->buckets[i];
     }
-    put(t, "%s_bucket{%s%sle=\"+Inf\"} %" PRIu64 "\n", name, labels, comma, h->count);
-    put(t, "%s_sum", name);
-    put_braced(t, labels);
-    put(t, " ");
-    put_seconds(t, h->sum_ns);
-    put(t, "\n%s_count", name);
-    put_braced(t, labels);
-    put(t, " %" PRIu64 "\n", h->count);
+    *out = d;
 }
 
-static void put_member(struct text *t, const struct family *f, const struct member *member)
+/* ---- labels ---- */
+
+/* One character of a label's value into out (room for 4): how many bytes it takes, *p moved behind it. */
+static size_t label_char(const char **p, char out[4])
 {
-    if (f->kind == METRIC_HIST) {
-        put_hist(t, f->name, member->labels, &member->u.hist);
-        return;
+    size_t len = wire_utf8_char((const uint8_t *)*p, strlen(*p));
+    if (**p == '"' || **p == '\\' || **p == '\n') {
+        out[0] = '\\';
+        out[1] = **p == '\n' ? 'n' : **p;
+        *p += 1;
+        return 2;
     }
-    put(t, "%s", f->name);
-    put_braced(t, member->labels);
-    if (f->kind == METRIC_COUNTER)
-        put(t, " %" PRIu64 "\n", member->u.counter);
+    if (len == 0)
+        out[0] = '?';
     else
-        put(t, " %" PRId64 "\n", f->kind == METRIC_GAUGE_FN ? member->fn(member->arg) : member->u.gauge);
+        memcpy(out, *p, len);
+    *p += len != 0 ? len : 1;
+    return len != 0 ? len : 1;
 }
 
-size_t metrics_dump(const struct metrics *m, char *buf, size_t room)
+int metrics_label(char *buf, size_t room, const char *name, const char *value)
 {
-    static const char *const kinds[] = {
-        [METRIC_COUNTER] = "counter",
-        [METRIC_GAUGE] = "gauge",
-        [METRIC_GAUGE_FN] = "gauge",
-        [METRIC_HIST] = "histogram",
-    };
-    struct text t = {buf, room, 0};
-    if (room > 0)
-        buf[0] = '\0';
-    list_for_each(n, &m->families)
-    {
-        const struct family *f = list_entry(n, struct family, link);
-        put(&t, "# HELP %s %s\n# TYPE %s %s\n", f->name, f->help, f->name, kinds[f->kind]);
-        list_for_each(k, &f->members)
-        {
-            put_member(&t, f, list_entry(k, struct member, link));
-        }
+    size_t begin = strlen(buf), len = begin;
+    int n = snprintf(buf + len, room - len, "%s%s=\"", len > 0 ? "," : "", name);
+    bool fits = n > 0 && (size_t)n < room - len;
+    if (fits)
+        len += (size_t)n;
+    while (fits && *value != '\0') {
+        char out[4];
+        size_t k = label_char(&value, out);
+        fits = len + k < room;
+        if (fits)
+            memcpy(buf + len, out, k);
+        len += k;
     }
-    return t.len;
+    if (!fits || len + 1 >= room) {
+        buf[begin] = '\0';
+        return -E2BIG;
+    }
+    buf[len++] = '"';
+    buf[len] = '\0';
+    return 0;
+}
+
+/* The end of the value that begins at p, behind the quote: where the closing quote is. NULL: there is none.
+ */
+static const char *value_end(const char *p)
+{
+    while (*p != '\0' && *p != '"')
+        p += p[0] == '\\' && p[1] != '\0' ? 2 : 1;
+    return *p == '"' ? p : NULL;
+}
+
+bool metrics_label_get(const char *labels, const char *name, char *out, size_t room)
+{
+    size_t name_len = strlen(name), len = 0;
+    const char *p = labels, *end = NULL;
+    for (;; p = end + 2) {
+        const char *equals = strchr(p, '=');
+        if (equals == NULL || equals[1] != '"' || (end = value_end(equals + 2)) == NULL)
+            return false;
+        if ((size_t)(equals - p) == name_len && memcmp(p, name, name_len) == 0) {
+            p = equals + 2;
+            break;
+        }
+        if (end[1] != ',')
+            return false;
+    }
+    for (; p < end; p++) {
+        if (len + 1 >= room)
+            return false;
+        if (*p == '\\')
+            out[len++] = *++p == 'n' ? '\n' : *p;
+        else
+            out[len++] = *p;
+    }
+    if (room == 0)
+        return false;
+    out[len] = '\0';
+    return true;
+}
+
+/* ---- snapshots ---- */
+
+int metrics_snapshot_create(struct metrics_snapshot **out)
+{
+    struct metrics_snapshot *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return -ENOMEM;
+    list_init(&s->entries);
+    *out = s;
+    return 0;
+}
+
+void metrics_snapshot_clear(struct metrics_snapshot *s)
+{
+    struct list *n;
+    while ((n = list_pop_front(&s->entries)) != NULL)
+        free(list_entry(n, struct metrics_entry, link));
+    s->count = 0;
+    s->why[0] = '\0';
+}
+
+void metrics_snapshot_destroy(struct metrics_snapshot *s)
+{
+    if (s == NULL)
+        return;
+    metrics_snapshot_clear(s);
+    free(s);
+}
+
+void *metrics_snapshot_add(struct metrics_snapshot *s, const struct metrics_group *group, const char *labels)
+{
+    if (labels == NULL)
+        labels = "";
+    size_t len = strlen(labels);
+    if (s->count >= METRICS_ENTRIES_MAX || len >= METRICS_LABELS_MAX)
+        return NULL;
+    struct metrics_entry *e = calloc(1, sizeof *e + group->bytes);
+    if (e == NULL)
+        return NULL;
+    e->group = group;
+    memcpy(e->labels, labels, len + 1);
+    list_push_back(&s->entries, &e->link);
+    s->count++;
+    return e->figures;
+}
+
+void metrics_snapshot_not_ready(struct metrics_snapshot *s, const char *fmt, ...)
+{
+    size_t len = strlen(s->why);
+    va_list args;
+    if (len > 0 && len + 2 < sizeof s->why) {
+        memcpy(s->why + len, "; ", 3);
+        len += 2;
+    }
+    va_start(args, fmt);
+    vsnprintf(s->why + len, sizeof s->why - len, fmt, args);
+    va_end(args);
+}
+
+const char *metrics_snapshot_why(const struct metrics_snapshot *s)
+{
+    return s->why[0] != '\0' ? s->why : NULL;
 }

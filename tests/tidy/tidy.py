@@ -33,6 +33,7 @@ PROVIDERS = {
     "common/device/device_threads.c": (("clock_gettime",), "deadline for joining threads at the end"),
     "common/loop.c": (("clock_gettime",), "wall clock of log lines"),
     "common/loop_real.c": (("clock_gettime",), "the real clock"),
+    "common/metrics_http.c": (("clock_gettime",), "a thread of its own, without a loop"),
     "common/rng.c": (("getrandom",), "the real source of randomness"),
 }
 BANNED = {
@@ -68,6 +69,7 @@ LIBRARIES = (
     (r"isa-l", ("common/crc.c",), "crc.h"),
     (r"msgpack", ("common/wire/",), "wire.h"),
     (r"lmdb\.h", ("services/mdc/",), "the meta store"),
+    (r"microhttpd", ("common/metrics_http.c",), "metrics_http.h"),
 )
 
 LEFTOVERS = re.compile(r"\b(TODO|FIXME|XXX)\b|printf\s*\([^;]*\bDEBUG\b")
