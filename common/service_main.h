@@ -27,6 +27,7 @@ struct service_options {
     char *ready_file;
     uint64_t ready_fd; /* 0 = none */
     char *log_level;
+    char *metrics; /* NULL: not served */
 };
 /* clang-format off */
 #define SERVICE_OPTIONS(type, field)                                                             \
@@ -37,7 +38,9 @@ struct service_options {
     {"ready-fd", CONFIG_UINT, offsetof(type, field.ready_fd), NULL, 0, 65535, false, "FD",       \
      "write that line to this open descriptor, then close it"},                                  \
     {"log-level", CONFIG_STRING, offsetof(type, field.log_level), "info", 0, 0, false, "LEVEL",  \
-     "debug, info, warn or error"}
+     "debug, info, warn or error"},                                                              \
+    {"metrics", CONFIG_STRING, offsetof(type, field.metrics), NULL, 0, 0, false, "ADDR:PORT",    \
+     "serve /metrics (for Prometheus), /healthz and /readyz by HTTP here, like 127.0.0.1:9470"}
 /* clang-format on */
 
 struct service_main {

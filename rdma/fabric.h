@@ -38,6 +38,8 @@
 #define FABRIC_PAYLOAD_MAX (4u * 1024u * 1024u)
 
 struct fabric;
+struct metrics_group;
+struct metrics_snapshot;
 struct fabric_conn;
 struct fabric_listener;
 
@@ -294,5 +296,8 @@ const char *fabric_counters_differ(const struct fabric_counters *a, const struct
 /* The same, and the loop's rounds and sleeps, as lines of "name value", whole lines that fit room (above 0),
  * NUL-terminated. Returns the length. */
 size_t fabric_counters_text(const struct fabric *f, char *out, size_t room);
+/* Adds them and the loop's to the snapshot; f may be NULL. */
+void fabric_metrics(const struct fabric *f, struct loop *loop, struct metrics_snapshot *out);
+extern const struct metrics_group fabric_metrics_group;
 
 #endif

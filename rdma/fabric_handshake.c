@@ -286,6 +286,6 @@ void fabric_core_auth(struct fabric_conn *conn, const struct fabric_auth *a)
         f->cluster = conn->peer.cluster;
     conn->state = CONN_UP;
     loop_timer_cancel(f->env->loop, &conn->deadline);
-    f->counters.conns_total++;
+    f->counters.conns_made++;
     conn->events->up(conn, &conn->peer);
 }

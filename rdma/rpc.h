@@ -67,6 +67,9 @@ struct rpc_service {
     void *service;
     uint32_t max_requests; /* being served at once over all connections of this service; more are held back; 0
                               = 1024 */
+    /* Fills in what the service tells of itself, beside its fabric and loop, for RPC_METHOD_FIGURES. May be
+     * NULL. */
+    void (*figures)(void *service, struct metrics_snapshot *out);
 };
 /*
  * Methods that every service answers by itself, whatever its table: for the operator's tools. A connection
@@ -74,8 +77,12 @@ struct rpc_service {
  * it.
  */
 enum {
+    RPC_METHOD_FIGURES = 0xfffd,  /* struct rpc_figures; reply: the same, then metrics_lines from there on */
     RPC_METHOD_COUNTERS = 0xfffe, /* reply: fabric_counters_text */
     RPC_METHOD_PING = 0xffff,     /* reply: the request's body */
+};
+struct rpc_figures { /* little-endian */
+    uint32_t after;  /* request: 0 at first, then the reply's; reply: 0 at the end */
 };
 /* Accepts rpc connections on addr. allow_roles: bit mask of 1 << enum fabric_role. The listener keeps a copy
  * of *service. */

@@ -2,8 +2,10 @@
 #include "rdma/rpc_internal.h"
 
 #include "common/crc.h"
+#include "common/metrics.h"
 #include "common/pool.h"
 
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,6 +90,35 @@ static void request_settle(struct rpc_request *req)
     rpc_peer_release(peer);
 }
 
+/* A part of the figures, of this moment; the next part is of a later one. */
+static void figures_reply(struct rpc_request *req, const void *body, uint32_t body_len)
+{
+    const struct rpc_service *service = &req->peer->server->service;
+    struct env *env = req->peer->env;
+    struct metrics_snapshot *s;
+    struct rpc_figures head = {0};
+    char text[RPC_BODY_MAX];
+    if (body_len != 0 && body_len != sizeof(head)) {
+        rpc_reply(req, STATUS_INVALID, NULL, 0);
+        return;
+    }
+    if (metrics_snapshot_create(&s) != 0) {
+        rpc_reply(req, STATUS_NO_MEMORY, NULL, 0);
+        return;
+    }
+    if (body_len != 0)
+        memcpy(&head, body, sizeof(head));
+    uint32_t after = le32toh(head.after);
+    if (service->figures)
+        service->figures(service->service, s);
+    fabric_metrics(env->fabric, env->loop, s);
+    const size_t len = metrics_lines(s, &after, text + sizeof(head), sizeof(text) - sizeof(head));
+    metrics_snapshot_destroy(s);
+    head.after = htole32(after);
+    memcpy(text, &head, sizeof(head));
+    rpc_reply(req, STATUS_OK, text, (uint32_t)(sizeof(head) + len));
+}
+
 /* The methods that every service has. */
 static void house_method(struct rpc_request *req, const void *body, uint32_t body_len)
 {
@@ -95,6 +126,9 @@ static void house_method(struct rpc_request *req, const void *body, uint32_t bod
     switch (req->method) {
     case RPC_METHOD_PING:
         rpc_reply(req, STATUS_OK, body, body_len);
+        break;
+    case RPC_METHOD_FIGURES:
+        figures_reply(req, body, body_len);
         break;
     case RPC_METHOD_COUNTERS:
         body_len = (uint32_t)fabric_counters_text(req->peer->env->fabric, text, sizeof(text));

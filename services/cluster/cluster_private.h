@@ -100,6 +100,7 @@ struct replica {
     unsigned refresh_failures; /* in a row */
     uint64_t hint_term, hint_version;
     uint64_t heartbeat, heartbeat_ns; /* the latest that was new, and when it came */
+    uint64_t publisher_ns;            /* the same; not forgotten with a session */
     bool stalled;
     /* one refresh */
     enum replica_state state;

@@ -88,7 +88,7 @@ void replica_watch(struct cluster *c)
     const uint64_t now = loop_now_ns(c->env->loop);
     if (r->head.heartbeat != r->heartbeat || r->heartbeat_ns == 0) {
         r->heartbeat = r->head.heartbeat;
-        r->heartbeat_ns = now;
+        r->heartbeat_ns = r->publisher_ns = now;
         r->stalled = false;
         return;
     }

@@ -95,6 +95,7 @@ void mdc_job_reply(struct mdc *m, struct mdc_job *job)
     size_t len = 0;
     char number[16];
     const char *subject = subject_of(job, number);
+    mdc_count_job(m, job);
     if (subject != NULL)
         log_job(m, job, subject);
     if (job->status == STATUS_OK) {
@@ -221,6 +222,7 @@ static void commit_done(struct meta_commit *c, int rc)
 {
     struct mdc *m = container_of(c, struct mdc, commit);
     m->committing = false;
+    mdc_count_commit(m);
     mdc_items_free(m->items, m->item_count);
     m->items = NULL;
     m->item_count = 0;
@@ -252,6 +254,7 @@ void mdc_run(struct loop_task *t)
     int rc = mdc_tx_seal(m->state, &m->tx, &m->items, &m->item_count);
     if (rc == 0) {
         m->commit = (struct meta_commit){.items = m->items, .count = m->item_count, .done = commit_done};
+        m->counts.commit_begun_ns = loop_now_ns(m->env->loop);
         rc = meta_commit_start(m->config.meta, &m->commit);
     }
     if (rc != 0)

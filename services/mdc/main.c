@@ -3,11 +3,13 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/metrics_http.h"
 #include "common/rng.h"
 #include "common/service_main.h"
 #include "common/trace.h"
 #include "rdma/fabric_target.h"
 #include "services/mdc/mdc.h"
+#include "services/mdc/mdc_metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,6 +64,7 @@ struct process {
     struct meta_store *meta;
     struct fabric *fabric;
     struct mdc *mdc;
+    struct metrics_http *metrics;
     int failed;
 };
 
@@ -162,6 +165,20 @@ static int make_mdc(struct process *p, const struct options *o, const struct uui
     return rc;
 }
 
+static void collect(void *user, struct metrics_snapshot *out)
+{
+    struct process *p = user;
+    mdc_collect(p->mdc, out);
+}
+
+static int start_metrics(struct process *p, const struct options *o)
+{
+    const struct metrics_http_config config = {
+        .addr = o->service.metrics, .service = "cistern-mdc", .collect = collect, .user = p};
+    return config.addr != NULL && config.addr[0] != '\0' ? metrics_http_start(&p->env, &config, &p->metrics)
+                                                         : 0;
+}
+
 static int start(struct process *p, const struct options *o)
 {
     struct uuid cluster;
@@ -173,6 +190,8 @@ static int start(struct process *p, const struct options *o)
         rc = make_fabric(p, o, &cluster);
     if (rc == 0)
         rc = make_mdc(p, o, &cluster);
+    if (rc == 0)
+        rc = start_metrics(p, o);
     return rc;
 }
 
@@ -190,6 +209,7 @@ static void tell_ready(struct process *p, struct service_main *sm)
 
 static void end(struct process *p)
 {
+    metrics_http_stop(p->metrics);
     if (p->mdc != NULL)
         mdc_destroy(p->mdc);
     if (p->meta != NULL)

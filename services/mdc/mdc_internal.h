@@ -4,6 +4,7 @@
 
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/metrics.h"
 #include "common/rng.h"
 #include "rdma/rpc.h"
 #include "services/mdc/mdc.h"
@@ -37,6 +38,23 @@ struct mdc_job {
     void *request, *reply;         /* one allocation with the job */
 };
 
+/* For metrics. */
+#define MDC_STATUS_MAX 96u /* above all of status.def */
+enum {
+#define MDC_METHOD(number, name, handler, request, reply) MDC_PLACE_##name,
+#define MDC_NOTIFY(number, name, message)
+#include "common/wire/mdc.def"
+#undef MDC_METHOD
+#undef MDC_NOTIFY
+    MDC_PLACES
+};
+struct mdc_counts {
+    uint64_t requests[MDC_PLACES];    /* in the order of mdc_methods */
+    uint64_t refused[MDC_STATUS_MAX]; /* by status */
+    uint64_t commits, commit_records, commit_begun_ns;
+    struct metric_hist commit;
+};
+
 struct mdc {
     struct env *env;
     struct mdc_config config;
@@ -59,6 +77,7 @@ struct mdc {
     struct loop_timer move; /* something changed that copies may have to move for */
     uint64_t last_tick_ns;
     uint64_t hinted_version;
+    struct mdc_counts counts;
 };
 
 /* jobs.c */
@@ -84,6 +103,10 @@ void mdc_reply_complete(struct mdc *m, const struct mdc_method_info *method, str
 struct mdc_session *mdc_session_begin(struct mdc *m, struct rpc_request *req,
                                       const struct mdc_session_request *rq);
 void mdc_reply_status(struct rpc_request *req, uint32_t status, const char *text);
+
+/* mdc_metrics.c */
+void mdc_count_job(struct mdc *m, const struct mdc_job *job); /* it is answered */
+void mdc_count_commit(struct mdc *m);                         /* ... is done */
 
 /* publish.c */
 int mdc_publish_init(struct mdc *m);

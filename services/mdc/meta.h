@@ -41,6 +41,8 @@ struct meta_ops {
                 void *arg);
     int (*commit)(struct meta_store *s, struct meta_commit *c);
     void (*close)(struct meta_store *s);
+    /* What it takes, and may take at most. NULL: not known. Also while a commit is in flight. */
+    void (*usage)(struct meta_store *s, uint64_t *bytes, uint64_t *limit_bytes);
 };
 /* Calls fn for each key in order; stops at, and returns, fn's first non-zero answer. 0 or -errno. Not while a
  * commit is in flight. A key or value out of the limits above is -EBADMSG. */
@@ -53,6 +55,12 @@ static inline int meta_load(struct meta_store *s,
 static inline int meta_commit_start(struct meta_store *s, struct meta_commit *c)
 {
     return s->ops->commit(s, c);
+}
+static inline void meta_usage(struct meta_store *s, uint64_t *bytes, uint64_t *limit_bytes)
+{
+    *bytes = *limit_bytes = 0;
+    if (s->ops->usage != NULL)
+        s->ops->usage(s, bytes, limit_bytes);
 }
 /* Any time; a commit in flight may or may not happen, and its done does not run. Frees s. */
 static inline void meta_close(struct meta_store *s)

@@ -200,8 +200,20 @@ static void lmdb_close(struct meta_store *s)
     free(l);
 }
 
+/* Of the last commit: pages in use end there, and are used again before the file grows. */
+static void lmdb_usage(struct meta_store *s, uint64_t *bytes, uint64_t *limit_bytes)
+{
+    const struct meta_lmdb *l = lmdb_of(s);
+    MDB_envinfo info;
+    MDB_stat stat;
+    if (mdb_env_info(l->mdb, &info) != 0 || mdb_env_stat(l->mdb, &stat) != 0)
+        return;
+    *bytes = (info.me_last_pgno + 1) * stat.ms_psize;
+    *limit_bytes = info.me_mapsize;
+}
+
 static const struct meta_ops lmdb_ops = {
-    .name = "lmdb", .load = lmdb_load, .commit = lmdb_commit, .close = lmdb_close};
+    .name = "lmdb", .load = lmdb_load, .commit = lmdb_commit, .close = lmdb_close, .usage = lmdb_usage};
 
 static int lmdb_lock_dir(struct meta_lmdb *l, const char *dir)
 {

@@ -1,5 +1,6 @@
 /* serve.c: rpc in and out: the method table, sessions, heartbeats, hints. */
 #include "services/mdc/mdc_internal.h"
+#include "services/mdc/mdc_metrics.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -176,6 +177,11 @@ struct mdc_session *mdc_session_begin(struct mdc *m, struct rpc_request *req,
     return session;
 }
 
+static void figures(void *service, struct metrics_snapshot *out)
+{
+    mdc_metrics(service, out);
+}
+
 static void peer_down(void *service, struct rpc_peer *peer, enum fabric_down reason)
 {
     struct mdc *m = service;
@@ -210,8 +216,11 @@ void mdc_send_hint(struct loop_task *t)
 int mdc_serve(struct mdc *m)
 {
     static const struct rpc_events events = {.down = peer_down};
-    struct rpc_service service = {
-        .methods = rpc_methods, .method_count = ARRAY_LEN(rpc_methods), .events = &events, .service = m};
+    struct rpc_service service = {.methods = rpc_methods,
+                                  .method_count = ARRAY_LEN(rpc_methods),
+                                  .events = &events,
+                                  .service = m,
+                                  .figures = figures};
     uint32_t roles = 1u << FABRIC_ROLE_MDC | 1u << FABRIC_ROLE_MODULE | 1u << FABRIC_ROLE_VBS |
                      1u << FABRIC_ROLE_CLIENT | 1u << FABRIC_ROLE_ADMIN;
     return rpc_listen(m->env, &m->config.listen, &service, roles, &m->listener);

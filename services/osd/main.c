@@ -1,10 +1,12 @@
 /* main.c: cistern-osd: one disk or file of a server node as a module. When the disk fails the process stays
  * up and tries to open it again. */
 #include "common/log.h"
+#include "common/metrics_http.h"
 #include "common/resolve.h"
 #include "common/rng.h"
 #include "common/service_main.h"
 #include "common/trace.h"
+#include "services/rwm/rwm_metrics.h"
 #include "services/rwm/rwm_options.h"
 #include "services/rwm/rwm_runner.h"
 #include "services/rwm/store_check_tool.h"
@@ -55,6 +57,7 @@ struct process {
     struct service_main sm;
     struct rwm_host *host;
     struct rwm_runner *runner;
+    struct metrics_http *metrics;
     bool ready, stopped;
     char error[400];
 };
@@ -139,6 +142,20 @@ static int take_media(struct process *p, struct rwm_runner_config *config)
     return -EINVAL;
 }
 
+static void collect(void *user, struct metrics_snapshot *out)
+{
+    struct process *p = user;
+    rwm_runner_metrics(p->runner, out);
+    rwm_host_collect(p->host, out);
+}
+
+static int start_metrics(struct process *p)
+{
+    const struct metrics_http_config config = {
+        .addr = p->options->service.metrics, .service = "cistern-osd", .collect = collect, .user = p};
+    return config.addr && config.addr[0] ? metrics_http_start(&p->env, &config, &p->metrics) : 0;
+}
+
 static int start(struct process *p)
 {
     const struct options *o = p->options;
@@ -160,6 +177,8 @@ static int start(struct process *p)
         rc = rwm_options_host(&p->env, &o->rwm, &p->host);
     if (rc == 0)
         rc = rwm_runner_create(&p->env, p->host, &config, &media, p, &p->runner);
+    if (rc == 0)
+        rc = start_metrics(p);
     return rc;
 }
 
@@ -180,6 +199,7 @@ static void shut(struct process *p)
 
 static void end(struct process *p)
 {
+    metrics_http_stop(p->metrics);
     if (p->runner)
         rwm_runner_destroy(p->runner);
     if (p->host)

@@ -77,6 +77,7 @@ struct rwm_scrub_stats {
     uint64_t differing;              /* blocks of which members in sync had different ones */
     uint64_t began_ns, ended_ns;     /* wall time */
 };
+#define RWM_STATUS_MAX 96u /* above all of status.def */
 struct rwm_stats {
     uint64_t reads, writes, discards, read_bytes, write_bytes, errors;
     uint64_t refused_epoch, refused_generation, refused_turn, refused_range, refused_crc;
@@ -89,6 +90,9 @@ struct rwm_stats {
     uint64_t repaired_units;     /* written again, here or at another member, with what another copy had */
     uint64_t unrepairable_units; /* no copy in sync had them: an error to the client */
     uint64_t differing_blocks;   /* the copies of one committed version were not the same */
+    uint64_t extents, discard_bytes, epochs, joins, reconciles;
+    uint64_t reads_unpromised;         /* not answered at once: a promise had run out */
+    uint64_t refused[RWM_STATUS_MAX];  /* by status; of numbers above: [0] */
     uint32_t module, pool, partitions; /* partitions: of which it is the primary */
     uint32_t partitions_waiting,
         copies_missing; /* of them: not served yet; members of them that are not in sync */

@@ -323,6 +323,7 @@ static void apply_force(struct rwm *m, const struct table *t)
         if (!part->dirty)
             continue;
         part->dirty = false;
+        m->stats.epochs += part->epoch != part->staged_epoch;
         part->epoch = part->staged_epoch;
         part->primary = part->staged_primary;
         rwm_epoch_force(m, i);

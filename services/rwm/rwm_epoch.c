@@ -65,6 +65,7 @@ static void join_done(struct rpc_call *call, const struct rpc_result *result)
     memcpy(&reply, result->body, sizeof(reply));
     k->peer->joined += !k->joined;
     k->joined = true;
+    m->stats.joins++;
     k->whole = reply.flags & COPY_JOINED_WHOLE;
     if (c->state == COPIES_SERVING) {
         /* What it took of the writes under way, and has forgotten with its start, comes again. */

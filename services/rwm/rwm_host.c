@@ -2,6 +2,7 @@
  * older connection of the same client: what that one still had in hand and unversioned can do nothing any
  * more. */
 #include "services/rwm/rwm_copies.h"
+#include "services/rwm/rwm_metrics.h"
 
 #include <endian.h>
 #include <stdlib.h>
@@ -231,6 +232,11 @@ static const struct rpc_method host_methods[] = {
 };
 static const struct rpc_events host_events = {.up = host_up, .down = host_down, .notify = host_notify};
 
+static void host_figures(void *service, struct metrics_snapshot *out)
+{
+    rwm_host_metrics(service, out);
+}
+
 /* What destroyed modules left: their connections are closed, their requests answered. */
 static void host_orphans(struct loop_task *task)
 {
@@ -269,7 +275,8 @@ int rwm_host_create(struct env *env, const struct fabric_addr *listen, struct rw
                                   .method_count = ARRAY_LEN(host_methods),
                                   .events = &host_events,
                                   .service = h,
-                                  .max_requests = RWM_HOST_REQUESTS};
+                                  .max_requests = RWM_HOST_REQUESTS,
+                                  .figures = host_figures};
     uint32_t roles = 1u << FABRIC_ROLE_VBS | 1u << FABRIC_ROLE_CLIENT | 1u << FABRIC_ROLE_MODULE;
     int rc = rpc_listen(env, listen, &service, roles, &h->listener);
     if (rc) {

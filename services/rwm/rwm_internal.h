@@ -15,6 +15,7 @@
 #define CISTERN_SERVICES_RWM_INTERNAL_H
 
 #include "common/log.h"
+#include "common/metrics.h"
 #include "common/pool.h"
 #include "common/wire/block_proto.h"
 #include "common/wire/copy_proto.h"
@@ -82,6 +83,7 @@ struct rwm_request {
     uint32_t status;
     struct cluster_wait wait;
     uint64_t need_term, need_version, deadline_ns;
+    uint64_t arrived_ns;
     struct list pieces;
     unsigned pending;
     uint32_t from_module; /* whose request it is, of COPY_METHOD_* */
@@ -437,6 +439,9 @@ struct rwm {
     int shutdown_rc;
     struct log_limit log_limit;
     struct rwm_stats stats;
+    struct {
+        struct metric_hist read, write, clear; /* from arrival to answer */
+    } latency;
 };
 
 /* A durable record; one that rot took (the store is damaged then, and the module says so) reads as never set.

@@ -253,6 +253,7 @@ int rwm_reconcile_start(struct rwm_copies *c)
     if (!c->reconcile)
         return -ENOMEM;
     c->m->reconciles++;
+    c->m->stats.reconciles++;
     return 0;
 }
 

@@ -27,6 +27,7 @@ void rwm_reply_fill(const struct rwm *m, uint32_t partition, struct block_reply 
 static void count_refusal(struct rwm *m, uint32_t status)
 {
     m->stats.errors += status != STATUS_CANCELED;
+    m->stats.refused[status < RWM_STATUS_MAX ? status : 0]++;
     m->stats.refused_epoch += status == STATUS_STALE_EPOCH;
     m->stats.refused_generation += status == STATUS_STALE_GENERATION;
     m->stats.refused_turn += status == STATUS_STALE_TURN;
@@ -97,18 +98,26 @@ void rwm_request_orphaned(struct rwm_request *req)
 
 static void request_count(struct rwm *m, const struct rwm_request *req)
 {
+    const uint64_t took_ns = loop_now_ns(m->env->loop) - req->arrived_ns;
     switch (req->method) {
     case BLOCK_METHOD_READ:
         m->stats.reads++;
         m->stats.read_bytes += req->r.length;
+        metrics_hist_add(&m->latency.read, took_ns);
         break;
     case BLOCK_METHOD_WRITE:
         m->stats.writes++;
         m->stats.write_bytes += req->r.length;
+        metrics_hist_add(&m->latency.write, took_ns);
         break;
     case BLOCK_METHOD_DISCARD:
     case BLOCK_METHOD_ZERO:
         m->stats.discards++;
+        m->stats.discard_bytes += req->r.length;
+        metrics_hist_add(&m->latency.clear, took_ns);
+        break;
+    case BLOCK_METHOD_EXTENTS:
+        m->stats.extents++;
         break;
     default:
         break;
@@ -137,6 +146,7 @@ static void request_finish(struct rwm_request *req)
     struct rwm_copies *c = rwm_copies_of(m, req->r.partition);
     if (c && !writes && !rwm_copies_may_answer(c)) {
         req->state = RWM_REQUEST_FETCHED;
+        m->stats.reads_unpromised++;
         list_push_back(&c->waiting, &req->link);
         rwm_copies_due(c);
         rwm_tick_soon(m);
@@ -449,6 +459,7 @@ void rwm_request_arrived(struct rwm_conn *conn, struct rpc_request *rpc, uint16_
         return;
     }
     *req = (struct rwm_request){.area = m->area, .conn = conn, .rpc = rpc, .r = r, .method = method};
+    req->arrived_ns = loop_now_ns(m->env->loop);
     list_init(&req->link);
     list_init(&req->pieces);
     list_push_back(&m->area->requests, &req->all);

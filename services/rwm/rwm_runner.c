@@ -3,6 +3,7 @@
 
 #include "common/log.h"
 #include "common/rng.h"
+#include "services/rwm/rwm_metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,7 @@ struct rwm_runner {
     struct store_format_job *formatting;
     bool formatted; /* in this try: not twice */
     unsigned failures;
+    uint64_t taken_down; /* how often */
     struct loop_timer timer;
     struct loop_task fail_task, start_task, stopped_task;
     char text[512];
@@ -81,6 +83,7 @@ static void runner_failed(struct loop_task *task)
     runner_take_down(r);
     r->state = RUNNER_WAITING;
     r->failures++;
+    r->taken_down++;
     log_error(r->env, "module not running, trying again", "media=%s retry_ms=%lu rc=%d why=\"%s\"",
               r->config.label, (unsigned long)(wait / NS_PER_MS), r->rc, r->text);
     loop_timer_arm(r->env->loop, &r->timer, wait);
@@ -150,6 +153,7 @@ static void engine_serving(void *user)
 {
     struct rwm_runner *r = user;
     r->state = RUNNER_SERVING;
+    r->text[0] = '\0';
     r->failures = 0;
     if (r->config.serving)
         r->config.serving(r->user);
@@ -248,6 +252,36 @@ void rwm_runner_destroy(struct rwm_runner *r)
 const struct rwm *rwm_runner_module(const struct rwm_runner *r)
 {
     return r->rwm;
+}
+
+#define METRICS_STRUCT rwm_runner_figures
+static const struct metric runner_table[] = {
+    METRICS_ENTRY(GAUGE, up, "cistern_module_up", NULL, "1: the medium is open and the module runs on it.")
+        METRICS_ENTRY(COUNTER, failures, "cistern_module_failures_total", NULL,
+                      "Times that the module could not start, or failed, and was taken down to try again.")};
+const struct metrics_group rwm_runner_group = METRICS_GROUP("a module's process", runner_table);
+
+void rwm_runner_metrics(const struct rwm_runner *r, struct metrics_snapshot *out)
+{
+    static const char *const states[] = {[RUNNER_OPENING] = "the medium is being opened",
+                                         [RUNNER_STARTING] = "the module is starting",
+                                         [RUNNER_FORMATTING] = "a new store is being made",
+                                         [RUNNER_SERVING] = "",
+                                         [RUNNER_FAILED] = "the module failed",
+                                         [RUNNER_WAITING] = "the module is not running",
+                                         [RUNNER_STOPPING] = "the module is being shut down",
+                                         [RUNNER_STOPPED] = "the module has been shut down"};
+    const char *name = r->config.rwm.name;
+    char labels[METRICS_LABELS_MAX] = "";
+    (void)metrics_label(labels, sizeof(labels), "module", name);
+    struct rwm_runner_figures *f = metrics_snapshot_add(out, &rwm_runner_group, labels);
+    if (f)
+        *f = (struct rwm_runner_figures){.up = r->state == RUNNER_SERVING, .failures = r->taken_down};
+    if (r->state != RUNNER_SERVING && !(r->state == RUNNER_STARTING && r->rwm))
+        metrics_snapshot_not_ready(out, "module %s: %s%s%s", name, states[r->state], r->text[0] ? ": " : "",
+                                   r->text);
+    if (r->rwm)
+        rwm_readiness(r->rwm, out);
 }
 
 int rwm_runner_create(struct env *env, struct rwm_host *host, const struct rwm_runner_config *config,

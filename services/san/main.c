@@ -7,10 +7,12 @@
  */
 #include "common/device/fence.h"
 #include "common/log.h"
+#include "common/metrics_http.h"
 #include "common/resolve.h"
 #include "common/rng.h"
 #include "common/service_main.h"
 #include "common/trace.h"
+#include "services/rwm/rwm_metrics.h"
 #include "services/rwm/rwm_options.h"
 #include "services/rwm/rwm_runner.h"
 #include "services/san/device_iscsi.h"
@@ -76,6 +78,7 @@ struct process {
     unsigned lun_count, stopping;
     uint64_t last_key;
     struct loop_timer ready_timer;
+    struct metrics_http *metrics;
     bool ready;
 };
 
@@ -312,6 +315,21 @@ static int start_lun(struct process *p, struct lun *l, const struct rwm_config *
     return rwm_runner_create(&p->env, p->host, &config, &media, l, &l->runner);
 }
 
+static void collect(void *user, struct metrics_snapshot *out)
+{
+    struct process *p = user;
+    for (unsigned i = 0; i < p->lun_count; i++)
+        rwm_runner_metrics(p->luns[i].runner, out);
+    rwm_host_collect(p->host, out);
+}
+
+static int start_metrics(struct process *p)
+{
+    const struct metrics_http_config config = {
+        .addr = p->options->service.metrics, .service = "cistern-san", .collect = collect, .user = p};
+    return config.addr && config.addr[0] ? metrics_http_start(&p->env, &config, &p->metrics) : 0;
+}
+
 static int start(struct process *p)
 {
     const struct options *o = p->options;
@@ -325,6 +343,8 @@ static int start(struct process *p)
         rc = rwm_options_host(&p->env, &o->rwm, &p->host);
     for (unsigned i = 0; rc == 0 && i < p->lun_count; i++)
         rc = start_lun(p, &p->luns[i], &config);
+    if (rc == 0)
+        rc = start_metrics(p);
     return rc;
 }
 
@@ -348,6 +368,7 @@ static void shut(struct process *p)
 
 static void end(struct process *p)
 {
+    metrics_http_stop(p->metrics);
     loop_timer_cancel(p->loop, &p->ready_timer);
     for (unsigned i = 0; i < p->lun_count; i++) {
         if (p->luns[i].runner)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "services/vbs/gateway_internal.h"
+#include "services/vbs/gateway_metrics.h"
 
 #define MEMORY_DEFAULT    (64 * MIB)
 #define HEARTBEAT_NS      (1 * NS_PER_S)
@@ -57,6 +58,11 @@ static void on_client_down(void *service, struct rpc_peer *peer, enum fabric_dow
     /* An end may take its open out of the list at once, never another one. */
     list_for_each_safe(n, &client->opens) gateway_open_end(list_entry(n, struct gateway_open, link));
     gateway_client_rest(client);
+}
+
+static void on_figures(void *service, struct metrics_snapshot *out)
+{
+    gateway_metrics(service, out);
 }
 
 /* In order of their numbers: vbs.def. */
@@ -153,6 +159,7 @@ int gateway_create(struct env *env, const struct gateway_config *config, struct 
         .events = &gateway_rpc_events,
         .service = gw,
         .max_requests = gw->config.requests_max,
+        .figures = on_figures,
     };
     int rc = gateway_create_pools(gw);
     if (rc == 0)

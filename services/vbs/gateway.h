@@ -31,10 +31,13 @@ void gateway_addr(const struct gateway *gw, struct fabric_addr *out);
 /* It has a table: an open can succeed. */
 bool gateway_is_ready(const struct gateway *gw);
 
+#define GATEWAY_STATUS_MAX 96u /* above all of status.def */
 struct gateway_stats {
     uint64_t clients, volumes, requests_active, requests_waiting;
     uint64_t reads, writes, discards, read_bytes, write_bytes, errors, crc_errors;
+    uint64_t flushes, extents, discard_bytes;
     uint64_t chunks_free, chunks_total;
+    uint64_t refused[GATEWAY_STATUS_MAX]; /* by status; of numbers above: [0] */
 };
 void gateway_stats_get(const struct gateway *gw, struct gateway_stats *out);
 

@@ -11,6 +11,7 @@
 #include "common/list.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/metrics.h"
 #include "common/pool.h"
 #include "common/wire/vbs_proto.h"
 #include "services/vbs/gateway.h"
@@ -41,6 +42,9 @@ struct gateway {
     struct mdc_empty heartbeat_reply;
     bool heartbeat_busy;
     struct gateway_stats stats;
+    struct {
+        struct metric_hist read, write, clear, flush; /* from arrival to answer */
+    } latency;
 };
 struct gateway_client {
     struct list all;
@@ -68,6 +72,7 @@ struct gateway_request {
     struct volume_request vr;
     unsigned chunks_wanted, chunk_count;
     uint32_t length;
+    uint64_t arrived_ns;
     struct fabric_sge sge[GATEWAY_CHUNKS_PER_IO];
 };
 
@@ -93,6 +98,11 @@ void gateway_handle_flush(void *service, struct rpc_request *rpc, const void *bo
 void gateway_handle_extents(void *service, struct rpc_request *rpc, const void *body, uint32_t body_len);
 /* Ends those of open that wait for buffers. */
 void gateway_drop_waiting(struct gateway_open *open);
+/* gateway_metrics.c */
+/* It was done, and is being answered. */
+void gateway_count_done(const struct gateway_request *gr);
+void gateway_count_refused(struct gateway *gw, uint32_t status);
+
 /* The status of an ended request on this protocol. */
 uint32_t gateway_status(int rc);
 

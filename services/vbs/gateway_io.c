@@ -103,12 +103,13 @@ static struct vbs_io_reply reply_body(const struct gateway_request *gr)
 static void request_refuse(struct gateway_request *gr, int rc)
 {
     struct vbs_io_reply reply = reply_body(gr);
+    const uint32_t status = rc == -EBADMSG && gr->vr.op != VOLUME_WRITE ? STATUS_IO : gateway_status(rc);
     if (rc == -EBADMSG)
         gr->gw->stats.crc_errors++;
     else if (rc != -ECANCELED)
         gr->gw->stats.errors++;
-    rpc_reply(gr->rpc, rc == -EBADMSG && gr->vr.op != VOLUME_WRITE ? STATUS_IO : gateway_status(rc), &reply,
-              sizeof reply);
+    gateway_count_refused(gr->gw, status);
+    rpc_reply(gr->rpc, status, &reply, sizeof reply);
     request_free(gr);
 }
 
@@ -120,8 +121,6 @@ static void on_payload_sent(void *arg)
 static void reply_read(struct gateway_request *gr)
 {
     struct vbs_io_reply reply = reply_body(gr);
-    gr->gw->stats.reads++;
-    gr->gw->stats.read_bytes += gr->length;
     if (gr->vr.holes) {
         reply.holes = 1;
         rpc_reply(gr->rpc, STATUS_OK, &reply, sizeof reply);
@@ -149,11 +148,11 @@ static void reply_extents(struct gateway_request *gr)
 static void on_volume_done(struct volume_request *vr, int rc)
 {
     struct gateway_request *gr = container_of(vr, struct gateway_request, vr);
-    struct gateway_stats *stats = &gr->gw->stats;
     if (rc != 0) {
         request_refuse(gr, rc);
         return;
     }
+    gateway_count_done(gr);
     if (vr->op == VOLUME_READ) {
         reply_read(gr);
         return;
@@ -161,12 +160,6 @@ static void on_volume_done(struct volume_request *vr, int rc)
     if (vr->op == VOLUME_EXTENTS) {
         reply_extents(gr);
         return;
-    }
-    if (vr->op == VOLUME_WRITE) {
-        stats->writes++;
-        stats->write_bytes += gr->length;
-    } else if (vr->op != VOLUME_FLUSH) {
-        stats->discards++;
     }
     struct vbs_io_reply reply = reply_body(gr);
     rpc_reply(gr->rpc, STATUS_OK, &reply, sizeof reply);
@@ -259,7 +252,9 @@ static void request_arrived(struct gateway *gw, enum volume_op op, struct rpc_re
     int rc = open != NULL ? request_check(op, &io, rpc) : -ESTALE;
     struct gateway_request *gr = rc == 0 ? pool_get(gw->requests) : NULL;
     if (gr == NULL) {
-        rpc_reply(rpc, rc == 0 ? STATUS_AGAIN : gateway_status(rc), NULL, 0);
+        const uint32_t status = rc == 0 ? STATUS_AGAIN : gateway_status(rc);
+        gateway_count_refused(gw, status);
+        rpc_reply(rpc, status, NULL, 0);
         return;
     }
     memset(&gr->vr, 0, sizeof gr->vr);
@@ -267,6 +262,7 @@ static void request_arrived(struct gateway *gw, enum volume_op op, struct rpc_re
     gr->gw = gw;
     gr->open = open;
     gr->rpc = rpc;
+    gr->arrived_ns = loop_now_ns(gw->env->loop);
     gr->vr.op = op;
     gr->vr.offset = io.offset;
     gr->vr.length = op == VOLUME_FLUSH ? 0 : io.length;

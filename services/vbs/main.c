@@ -6,11 +6,13 @@
 
 #include "common/config.h"
 #include "common/log.h"
+#include "common/metrics_http.h"
 #include "common/rng.h"
 #include "common/service_main.h"
 #include "common/trace.h"
 #include "services/vbs/addr_list.h"
 #include "services/vbs/gateway.h"
+#include "services/vbs/gateway_metrics.h"
 
 #define READY_POLL_NS (20 * NS_PER_MS)
 
@@ -51,6 +53,7 @@ struct vbs_process {
     struct gateway *gateway;
     struct service_main main;
     struct loop_timer ready_timer;
+    struct metrics_http *metrics;
 };
 
 static int copy_name(char *out, const char *text, const char *what)
@@ -125,6 +128,20 @@ static void on_ready_timer(struct loop_timer *t)
     (void)service_main_ready(&p->main, detail);
 }
 
+static void collect(void *user, struct metrics_snapshot *out)
+{
+    struct vbs_process *p = user;
+    gateway_collect(p->gateway, out);
+}
+
+static int start_metrics(struct vbs_process *p)
+{
+    const char *addr = p->options.service.metrics;
+    const struct metrics_http_config config = {
+        .addr = addr, .service = "cistern-vbs", .collect = collect, .user = p};
+    return addr != NULL && addr[0] != '\0' ? metrics_http_start(&p->env, &config, &p->metrics) : 0;
+}
+
 static int vbs_run(struct vbs_process *p)
 {
     struct loop_options loop_options = {.spin_ns = p->options.spin};
@@ -142,6 +159,8 @@ static int vbs_run(struct vbs_process *p)
             addr_fabric_create(&p->env, p->gateway_config.listen.provider, &p->fabric_config, &p->env.fabric);
     if (rc == 0)
         rc = gateway_create(&p->env, &p->gateway_config, &p->gateway);
+    if (rc == 0)
+        rc = start_metrics(p);
     if (rc == 0) {
         loop_timer_init(&p->ready_timer, on_ready_timer);
         loop_timer_arm(p->env.loop, &p->ready_timer, 0);
@@ -153,6 +172,7 @@ static int vbs_run(struct vbs_process *p)
         log_error(&p->env, "cannot start: cannot listen, or no memory", "listen=%s error=\"%s\"",
                   p->options.listen, strerror(-rc));
     }
+    metrics_http_stop(p->metrics);
     gateway_destroy(p->gateway);
     if (p->env.fabric != NULL)
         fabric_destroy(p->env.fabric);

@@ -2,6 +2,7 @@
 #include "fabric_fixture.h"
 
 #include "common/crc.h"
+#include "common/metrics.h"
 #include "rdma/rpc.h"
 #include "rdma/rpc_internal.h"
 
@@ -109,6 +110,20 @@ struct bench {
     struct rpc_peer *peer;
 };
 
+struct bench_figures {
+    uint64_t ups;
+};
+#define METRICS_STRUCT bench_figures
+static const struct metric bench_table[] = {METRICS_ENTRY(GAUGE, ups, "bench_ups", "of=\"server\"", "Ups.")};
+static const struct metrics_group bench_group = METRICS_GROUP("the test", bench_table);
+#undef METRICS_STRUCT
+static void bench_figures(void *service, struct metrics_snapshot *out)
+{
+    struct bench_figures *f = metrics_snapshot_add(out, &bench_group, NULL);
+    assert_non_null(f);
+    f->ups = (uint64_t)((struct side *)service)->ups;
+}
+
 static void bench_start(struct bench *b, bool sim, uint32_t max_requests)
 {
     memset(b, 0, sizeof(*b));
@@ -125,7 +140,8 @@ static void bench_start(struct bench *b, bool sim, uint32_t max_requests)
                             .method_count = ARRAY_LEN(methods),
                             .events = &events,
                             .service = &b->server,
-                            .max_requests = max_requests};
+                            .max_requests = max_requests,
+                            .figures = bench_figures};
     struct fabric_addr a;
     net_addr(&b->n, 0, 0, &a);
     assert_int_equal(rpc_listen(&b->n.env[0], &a, &s, 1u << FABRIC_ROLE_VBS, &b->listener), 0);
@@ -633,6 +649,26 @@ static void house_methods(bool sim)
     assert_non_null(strstr((char *)x.body, "conns_open 2\n"));
     assert_non_null(strstr((char *)x.body, "messages_received 3\n"));
     assert_non_null(strstr((char *)x.body, "loop_sleeps "));
+    /* the figures, in parts: each once, those of the service first */
+    struct rpc_figures head = {0};
+    unsigned parts = 0, own = 0, fabric = 0;
+    do {
+        prepare(&x, RPC_METHOD_FIGURES, &head, sizeof head);
+        assert_int_equal(rpc_call_start(tool, &x.call), 0);
+        NET_UNTIL_INT(&b.n, x.done, 1);
+        assert_int_equal(x.status, STATUS_OK);
+        assert_true(x.body_len > sizeof head && parts++ < 10);
+        memcpy(&head, x.body, sizeof head);
+        x.body[x.body_len - 1] = '\0';
+        own += strstr((char *)x.body + sizeof head, "bench_ups{of=\"server\"} 1") != NULL;
+        fabric += strstr((char *)x.body + sizeof head, "cistern_fabric_conns_open 2") != NULL;
+    } while (head.after != 0);
+    assert_int_equal(own, 1);
+    assert_int_equal(fabric, 1);
+    prepare(&x, RPC_METHOD_FIGURES, "odd", 3);
+    assert_int_equal(rpc_call_start(tool, &x.call), 0);
+    NET_UNTIL_INT(&b.n, x.done, 1);
+    assert_int_equal(x.status, STATUS_INVALID);
     rpc_close(tool);
     net_idle(&b.n, 20);
     net_stop(&b.n, 2);
