@@ -276,8 +276,22 @@ static const struct config_option fabric_bench[] = {
     {.name = NULL},
 };
 
+static const struct config_option top[] = {
+    {.name = "interval",
+     .kind = CONFIG_DURATION,
+     .offset = AT(top_interval_ns),
+     .def = "2s",
+     .min = 100 * NS_PER_MS,
+     .max = 3600 * NS_PER_S,
+     .value_name = "TIME",
+     .help = "that the rates are of"},
+    OPTION_FLAG("once", top_once, "print one table and end; so it is without a terminal, and with --json"),
+    {.name = NULL},
+};
+
 const struct ctl_command ctl_commands[] = {
     {NULL, "status", "", 0, NULL, "health and size of the cluster", NULL, ctl_status},
+    {NULL, "top", "", 0, NULL, "what modules and gateways do, live", top, ctl_top},
     {"node", "list", "", 0, NULL, "hosts and what runs on them", NULL, ctl_node_list},
     {"module", "list", "", 0, NULL, "modules: disks and LUNs", of_pool, ctl_module_list},
     {"module", "add", "MODULE [POOL]", 2, NULL,

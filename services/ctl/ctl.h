@@ -2,7 +2,7 @@
  * ctl.h: `cistern`, the operator's command line. Read this first.
  *
  * main.c parses the line (args.c) by the table of commands (commands.c) and runs the command: one file a
- * subject (status.c, nodes.c, modules.c, pools.c, partitions.c, volumes.c, attachments.c, bench.c,
+ * subject (status.c, nodes.c, modules.c, pools.c, partitions.c, volumes.c, attachments.c, bench.c, top*.c,
  * fabric_*.c). A command calls the metadata controller through ctl_call, which blocks: it steps a loop of its
  * own until the answer is there. What comes out goes through a sheet (sheet.h), as a table or as JSON. Errors
  * are one line on stderr, and the exit status tells which kind.
@@ -46,6 +46,8 @@ struct ctl_options {
     bool allow_shrink, force, wait, read_only, shared, undo;
     struct bench_options bench;
     struct fabric_tool_options fabric;
+    uint64_t top_interval_ns;
+    bool top_once;
 };
 
 struct ctl {
@@ -177,6 +179,7 @@ enum ctl_exit ctl_fabric_info(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_fabric_ping(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_fabric_bench(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_fabric_counters(struct ctl *ctl, char *const *args);
+enum ctl_exit ctl_top(struct ctl *ctl, char *const *args);
 enum ctl_exit ctl_completion(struct ctl *ctl, char *const *args);
 
 /* Waits, with a line of progress, until the module (0 = none in particular) of that pool has given away all

@@ -32,11 +32,14 @@ cluster_running() { # NAME
         ! grep -q '^State:.*Z' "/proc/$pid/status" 2>/dev/null
 }
 
+CLUSTER_METRICS=${CLUSTER_METRICS:-} # not empty: services tell their metrics, on loopback
+
 # cluster_define NAME PROGRAM ARG...: remembers the command line of a service.
 cluster_define() {
     local name=$1
     shift
     printf '%s\n' "$@" >"$CLUSTER_DIR/$name.args"
+    [ -z "$CLUSTER_METRICS" ] || printf '%s\n' --metrics "127.0.0.1:$(cluster_port "$name.metrics")" >>"$CLUSTER_DIR/$name.args"
 }
 
 # cluster_launch NAME: starts it, does not wait.

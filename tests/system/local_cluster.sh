@@ -5,6 +5,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 CLUSTER_DIR=${CISTERN_DIR:-$top/.run}
 MOUNT=$CLUSTER_DIR/mnt
+CLUSTER_METRICS=yes
 export CLUSTER_DIR
 # shellcheck source=tests/system/cluster.sh
 . "$here/cluster.sh"
@@ -114,6 +115,8 @@ $(can_mount && echo "The volume is mounted at $MOUNT")
 What to try next:
   export CISTERN_CONFIG=$CISTERN_CONFIG PATH=$CISTERN_BIN:\$PATH
   cistern status                                        # health; also: module, pool, partition, volume, node, gateway list
+  cistern top                                           # what all of them do, live
+  curl -s 127.0.0.1:$(cluster_port osd1.metrics)/metrics            # for Prometheus; also /healthz, /readyz; ports are in $CLUSTER_DIR/ports
   cistern volume create db 2G && cistern bench db       # another volume, and how fast it is
   kill -9 \$(cat $CLUSTER_DIR/osd1.pid)                  # then ./dev up brings it back: I/O waits, nothing is lost
   nbdkit -f -U /tmp/db.sock $CISTERN_PLUGIN volume=db &   # a volume for fio, qemu, kernels
