@@ -49,6 +49,8 @@ void sim_net_host_down(struct sim_net *net, uint32_t host);
 void sim_net_host_up(struct sim_net *net, uint32_t host);
 /* Breaks all connections of a host (0: of all hosts); outcomes of what was under way are unknown. */
 void sim_net_break(struct sim_net *net, uint32_t host);
+/* Those between two hosts. */
+void sim_net_break_pair(struct sim_net *net, uint32_t a, uint32_t b);
 /* The host's ends of all its connections are lost now, and its processes are told; nobody else is: the other
  * ends find out by a probe that is not answered. What is under way to them still arrives. */
 void sim_net_lose(struct sim_net *net, uint32_t host);

@@ -727,6 +727,16 @@ void sim_net_break(struct sim_net *net, uint32_t host)
     }
 }
 
+void sim_net_break_pair(struct sim_net *net, uint32_t a, uint32_t b)
+{
+    list_for_each(n, &net->links)
+    {
+        struct sim_link *l = list_entry(n, struct sim_link, link);
+        if ((l->end[0].host == a && l->end[1].host == b) || (l->end[0].host == b && l->end[1].host == a))
+            link_break(l);
+    }
+}
+
 void sim_net_lose(struct sim_net *net, uint32_t host)
 {
     list_for_each_safe(n, &net->links)

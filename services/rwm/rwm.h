@@ -32,6 +32,7 @@ struct rwm_config {
     uint64_t incarnation;           /* of this start */
     uint64_t buffer_bytes;          /* request payloads in memory; 0 = 64 MiB; over it requests wait */
     unsigned requests_max;          /* 0 = 512 */
+    unsigned recent_max;            /* versions kept that are not known to be committed; 0 = 65536 */
     uint64_t scrub_rate;            /* bytes a second; 0 = 16 MiB */
     uint64_t recovery_rate;         /* bytes a second to members that are not in sync; 0 = 128 MiB */
     unsigned recoveries;            /* of those members at once; 0 = 4 */

@@ -6,8 +6,8 @@ int rwm_recent_create(struct rwm *m)
 {
     int rc = 0;
     if (!m->recent_pool)
-        rc = pool_create(NULL, "rwm recent versions", sizeof(struct rwm_recent), 16, RWM_RECENT_MAX,
-                         &m->recent_pool);
+        rc = pool_create(NULL, "rwm recent versions", sizeof(struct rwm_recent), 16,
+                         m->config.recent_max ? m->config.recent_max : RWM_RECENT_MAX, &m->recent_pool);
     if (rc == 0 && !m->send_pool)
         rc = pool_create(NULL, "rwm blocks to members", sizeof(struct rwm_send), 16,
                          pool_total(m->area->piece_pool) * RWM_SENDS_EACH, &m->send_pool);

@@ -8,16 +8,19 @@
 #include "tests/sim/client.h"
 #include "tests/sim/setup.h"
 
-#define EXTRA_BYTES (8 * MIB)
-#define EXTRA_MOST  4u
-#define OTHERS      3u /* volumes that come and go */
+#define OTHERS 3u /* volumes that come and go */
 
 struct sim_admin {
     struct sim_cluster *cluster;
     struct cluster_call call;
     bool busy;
     unsigned detached; /* volume */
-    uint64_t asked;    /* tick of the detach */
+    uint64_t asked;    /* tick of the detach, or resize */
+    unsigned resized;  /* volume */
+    struct {
+        uint64_t since; /* tick: it may be gone; 0 = it is there, or never was */
+        bool sure;      /* ... the shrink was answered */
+    } gone[SIM_VOLUMES][SIM_EXTRA_MOST];
     struct mdc_volume_reply volume;
     struct mdc_empty none;
     union {
@@ -73,6 +76,38 @@ static void detach_done(struct cluster_call *call, int rc)
     }
 }
 
+/*
+ * A shrink clears what it cuts off: at the latest when a grow, which has to wait for it, has brought that
+ * part of the volume back.
+ */
+static void part_resized(struct sim_admin *a, unsigned part, bool inside, bool answered)
+{
+    struct sim_cluster *c = a->cluster;
+    uint32_t first;
+    unsigned count = sim_client_extra(a->resized, part, &first);
+    uint64_t since = a->gone[a->resized][part].since;
+    if (!inside && since == 0) {
+        a->gone[a->resized][part].since = a->asked;
+        a->gone[a->resized][part].sure = answered;
+    } else if (!inside) {
+        a->gone[a->resized][part].sure |= answered;
+    } else if (answered && since != 0) {
+        uint64_t end = a->gone[a->resized][part].sure ? sim_tick(c) : HISTORY_OPEN;
+        for (unsigned i = 0; i < count; i++)
+            history_add(c->history, first + i, HISTORY_WRITE, 0, since, end, 0);
+        a->gone[a->resized][part].since = 0;
+    }
+}
+
+static void resize_done(struct cluster_call *call, int rc)
+{
+    struct sim_admin *a = container_of(call, struct sim_admin, call);
+    uint64_t size = a->request.resize.size_bytes;
+    admin_done(call, rc);
+    for (unsigned i = 0; i < SIM_EXTRA_MOST; i++)
+        part_resized(a, i, SIM_VOLUME_BYTES + (i + 1) * SIM_EXTRA_BYTES <= size, rc == 0);
+}
+
 static void admin_detach(struct sim_admin *a, struct rng *r)
 {
     struct sim_cluster *c = a->cluster;
@@ -101,11 +136,13 @@ void sim_admin_step(struct sim_cluster *c)
     case 0:
     case 1: {
         struct mdc_volume_resize_request *rq = &a->request.resize;
-        snprintf(rq->name, sizeof(rq->name), "%s", sim_volume_name((unsigned)rng_below(r, SIM_VOLUMES)));
-        rq->size_bytes = SIM_VOLUME_BYTES + rng_below(r, EXTRA_MOST + 1) * EXTRA_BYTES;
+        a->resized = (unsigned)rng_below(r, SIM_VOLUMES);
+        a->asked = sim_tick(c);
+        snprintf(rq->name, sizeof(rq->name), "%s", sim_volume_name(a->resized));
+        rq->size_bytes = SIM_VOLUME_BYTES + rng_below(r, SIM_EXTRA_MOST + 1) * SIM_EXTRA_BYTES;
         rq->allow_shrink = true;
         admin_call(a, MDC_METHOD_VOLUME_RESIZE, &mdc_volume_resize_request_type, &mdc_volume_reply_type,
-                   admin_done);
+                   resize_done);
         break;
     }
     case 2:
@@ -124,6 +161,15 @@ void sim_admin_step(struct sim_cluster *c)
         admin_detach(a, r);
         break;
     }
+}
+
+void sim_admin_detach_now(struct sim_cluster *c)
+{
+    struct sim_admin *a = c->admin;
+    if (!a || a->busy || !sim_cluster_proc(c, SIM_ADMIN, 0)->admin)
+        return;
+    memset(&a->request, 0, sizeof(a->request));
+    admin_detach(a, &c->rng);
 }
 
 void sim_admin_destroy(struct sim_cluster *c)

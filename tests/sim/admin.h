@@ -5,6 +5,8 @@
 struct sim_cluster;
 /* Now and then begins an operation: grow, shrink (of what nobody uses), create, delete, detach. */
 void sim_admin_step(struct sim_cluster *c);
+/* Detaches some host now, unless an operation is under way. */
+void sim_admin_detach_now(struct sim_cluster *c);
 void sim_admin_destroy(struct sim_cluster *c);
 
 #endif

@@ -15,17 +15,21 @@
 #define BIG_BLOCKS    8u
 #define BIG_SECTORS   (BLOCK_BYTES / SECTOR_BYTES)
 #define SMALL_GROUPS  (4u * SMALL_STRIPES)
-#define GROUPS        (SMALL_GROUPS + BIG_BLOCKS)
+#define INNER_GROUPS  (SMALL_GROUPS + BIG_BLOCKS)
+#define EXTRA_GROUPS  2u /* beyond the first size of the volume */
+#define GROUPS        (INNER_GROUPS + EXTRA_GROUPS)
 
 #define TAIL_BLOCKS_MOST 64u
 
-_Static_assert(SMALL_GROUPS *SMALL_SECTORS + BIG_BLOCKS * BIG_SECTORS == SIM_SECTORS,
+_Static_assert(SMALL_GROUPS *SMALL_SECTORS + BIG_BLOCKS * BIG_SECTORS + EXTRA_GROUPS * SMALL_SECTORS ==
+                   SIM_SECTORS,
                "the groups are all sectors");
 
 struct slot {
     struct sim_client *client;
     /* tail: of the part that is always zero; whole: a discard of the volume, when all is over */
     bool busy, read_all, redo, tail, whole;
+    unsigned part;           /* whole: 0 = the first size, else that much beyond it */
     uint64_t opened, fenced; /* ticks: of the open that it uses; of the end of that, 0 = none */
     enum volume_op op;
     unsigned volume, group, first, count; /* sectors in the group */
@@ -45,7 +49,11 @@ struct sim_client {
     unsigned depth, issued, busy;
     bool open[SIM_VOLUMES], opening[SIM_VOLUMES];
     uint64_t opened[SIM_VOLUMES];
+    struct {
+        uint64_t asked, done;
+    } fence[SIM_VOLUMES]; /* the last detach of its host */
     bool draining, reading_all, clearing;
+    bool reader; /* does little else: so it goes on where writes stand still */
     unsigned read_volume, read_group;
     struct slot_place {
         unsigned volume, group, first, count;
@@ -59,12 +67,14 @@ static uint64_t group_offset(unsigned group)
     static const uint64_t small[4] = {16 * KIB, 124 * KIB, 252 * KIB, 1020 * KIB};
     if (group < SMALL_GROUPS)
         return (group / 4) * MIB + small[group % 4];
+    if (group >= INNER_GROUPS)
+        return SIM_VOLUME_BYTES + (group - INNER_GROUPS) * SIM_EXTRA_BYTES + MIB + 124 * KIB;
     return (SMALL_STRIPES + 2 + group - SMALL_GROUPS) * MIB + BLOCK_BYTES;
 }
 
 static unsigned group_sectors(unsigned group)
 {
-    return group < SMALL_GROUPS ? SMALL_SECTORS : BIG_SECTORS;
+    return group < SMALL_GROUPS || group >= INNER_GROUPS ? SMALL_SECTORS : BIG_SECTORS;
 }
 
 static uint32_t history_sector(unsigned volume, unsigned group, unsigned sector)
@@ -72,7 +82,18 @@ static uint32_t history_sector(unsigned volume, unsigned group, unsigned sector)
     unsigned base = group < SMALL_GROUPS
                         ? group * SMALL_SECTORS
                         : SMALL_GROUPS * SMALL_SECTORS + (group - SMALL_GROUPS) * BIG_SECTORS;
+    if (group >= INNER_GROUPS)
+        base =
+            SMALL_GROUPS * SMALL_SECTORS + BIG_BLOCKS * BIG_SECTORS + (group - INNER_GROUPS) * SMALL_SECTORS;
     return volume * SIM_SECTORS + base + sector;
+}
+
+unsigned sim_client_extra(unsigned volume, unsigned part, uint32_t *first)
+{
+    if (part >= EXTRA_GROUPS)
+        return 0;
+    *first = history_sector(volume, INNER_GROUPS + part, 0);
+    return SMALL_SECTORS;
 }
 
 /* A sector's content follows from its value, so that a mixture of two shows. */
@@ -185,10 +206,16 @@ static void client_kick(struct sim_client *c, uint64_t delay_ns)
 static uint64_t slot_offset(const struct slot *s)
 {
     if (s->whole)
-        return 0;
+        return s->part ? SIM_VOLUME_BYTES + (s->part - 1) * SIM_EXTRA_BYTES : 0;
     if (s->tail)
         return SIM_HEAD_BYTES + (uint64_t)s->first * BLOCK_BYTES;
     return group_offset(s->group) + (uint64_t)s->first * SECTOR_BYTES;
+}
+
+/* That part may not be there. */
+static bool slot_beyond(const struct slot *s)
+{
+    return s->whole ? s->part > 0 : !s->tail && s->group >= INNER_GROUPS;
 }
 
 static void tail_check(struct slot *s, int rc)
@@ -223,6 +250,10 @@ static void io_done(struct sim_io *io, int rc)
         sc->completed++;
     else
         sc->failed_ops++;
+    if (rc == 0 && s->op != VOLUME_READ && s->opened < c->fence[s->volume].asked &&
+        s->begin > c->fence[s->volume].done && !sc->error[0])
+        snprintf(sc->error, sizeof(sc->error), "%s wrote to volume %u after its host had been detached",
+                 c->proc->name, s->volume);
     if (rc == -ENOSPC)
         sc->no_space++;
     if ((rc == -EIO || rc == -EBADMSG) && sc->options.rot && sc->options.copies > 1 && !sc->error[0])
@@ -240,7 +271,7 @@ static void io_done(struct sim_io *io, int rc)
         s->redo = true; /* its host was detached: it opens again */
     else if ((rc == -EIO || rc == -EBADMSG) && sc->rots)
         sc->damaged++; /* that data is lost, and it says so */
-    else if (rc && s->read_all && !sc->error[0])
+    else if (rc && s->read_all && !sc->error[0] && !slot_beyond(s))
         snprintf(sc->error, sizeof(sc->error),
                  "%s could not read volume %u offset %" PRIu64 " at the end: %s", c->proc->name, s->volume,
                  group_offset(s->group), strerror(-rc));
@@ -251,7 +282,7 @@ static void io_done(struct sim_io *io, int rc)
     c->busy--;
     if (rc == -ESTALE || rc == -ENOENT)
         c->open[s->volume] = false;
-    client_kick(c, rng_below(&c->proc->rng, 2 * NS_PER_MS));
+    client_kick(c, rng_below(&c->proc->rng, sc->shape.think_ns));
 }
 
 static void slot_submit(struct sim_client *c, struct slot *s)
@@ -270,7 +301,9 @@ static void slot_submit(struct sim_client *c, struct slot *s)
     } else {
         memset(s->data, 0xee, BLOCK_BYTES);
     }
-    uint32_t bytes = s->whole ? SIM_VOLUME_BYTES : s->tail ? s->count * BLOCK_BYTES : s->count * SECTOR_BYTES;
+    uint32_t bytes = s->whole  ? (s->part ? SIM_EXTRA_BYTES : SIM_VOLUME_BYTES)
+                     : s->tail ? s->count * BLOCK_BYTES
+                               : s->count * SECTOR_BYTES;
     s->sge = (struct fabric_sge){.base = s->data, .len = bytes};
     s->io = (struct sim_io){
         .op = s->op, .offset = slot_offset(s), .length = bytes, .sge = &s->sge, .done = io_done};
@@ -289,7 +322,7 @@ static void slot_submit(struct sim_client *c, struct slot *s)
     if (rc == -ESTALE || rc == -ENOENT)
         c->open[s->volume] = false;
     if (rc)
-        s->redo = s->read_all;
+        s->redo = s->read_all && !(slot_beyond(s) && rc != -ESTALE && rc != -ENOENT);
 }
 
 /* Clears of long ranges leave holes: many entries of metadata. */
@@ -317,10 +350,12 @@ static void slot_choose(struct sim_client *c, struct slot *s)
 {
     struct rng *r = &c->proc->rng;
     unsigned dice = (unsigned)rng_below(r, 100);
+    if (c->reader && !rng_chance(r, 1, 50))
+        dice = 45;
     s->read_all = s->tail = s->whole = false;
     s->volume = (unsigned)rng_below(r, SIM_VOLUMES);
     s->op = dice < 45 ? VOLUME_WRITE : dice < 88 ? VOLUME_READ : dice < 94 ? VOLUME_ZERO : VOLUME_DISCARD;
-    if (rng_chance(r, 1, 16)) {
+    if (rng_chance(r, 1, 16) && !c->reader) {
         choose_tail(s, r);
         return;
     }
@@ -329,8 +364,13 @@ static void slot_choose(struct sim_client *c, struct slot *s)
             s->op = VOLUME_ZERO;
         return;
     }
-    if (rng_chance(r, 1, 8))
-        s->group = SMALL_GROUPS + (unsigned)rng_below(r, BIG_BLOCKS);
+    unsigned focus = c->proc->cluster->shape.focus;
+    if (focus && (c->reader || rng_chance(r, 7, 8))) { /* what a reader waits for elsewhere would stop it */
+        s->volume = 0;
+        s->group = (unsigned)rng_below(r, focus);
+    } else if (rng_chance(r, 1, 8))
+        s->group = SMALL_GROUPS +
+                   (unsigned)rng_below(r, BIG_BLOCKS + (c->proc->cluster->shape.restores ? 0 : EXTRA_GROUPS));
     else
         s->group = (unsigned)(rng_chance(r, 3, 4) ? rng_below(r, 8) : rng_below(r, SMALL_GROUPS));
     unsigned sectors = group_sectors(s->group);
@@ -360,7 +400,12 @@ static bool choose_read_all(struct sim_client *c, struct slot *s)
     if (c->clearing) {
         s->tail = s->whole = true;
         s->op = VOLUME_DISCARD;
-        s->volume = c->read_volume++;
+        s->volume = c->read_volume;
+        s->part = c->read_group++;
+        if (c->read_group > SIM_EXTRA_MOST) {
+            c->read_group = 0;
+            c->read_volume++;
+        }
         return true;
     }
     s->volume = c->read_volume;
@@ -429,6 +474,7 @@ int sim_client_create(struct sim_proc *p, struct sim_client **out)
     c->proc = p;
     c->depth = 1 + (unsigned)rng_below(&p->rng, DEPTH_MAX);
     c->draining = p->cluster->faults_over;
+    c->reader = rng_chance(&p->rng, 1, 3);
     for (unsigned i = 0; i < DEPTH_MAX; i++) {
         c->slots[i].client = c;
         c->slots[i].data = aligned_alloc(UNIT_BYTES, BLOCK_BYTES);
@@ -467,11 +513,18 @@ struct sim_backend *sim_client_backend(struct sim_client *c)
 
 void sim_client_fenced(struct sim_client *c, unsigned volume, uint64_t asked, uint64_t fenced)
 {
+    c->fence[volume].asked = asked;
+    c->fence[volume].done = fenced;
     for (unsigned i = 0; i < DEPTH_MAX; i++) {
         struct slot *s = &c->slots[i];
         if (s->busy && !s->tail && s->volume == volume && s->opened < asked && !s->fenced)
             s->fenced = fenced;
     }
+}
+
+bool sim_client_reads(const struct sim_client *c)
+{
+    return c->reader;
 }
 
 void sim_client_drain(struct sim_client *c)
@@ -496,7 +549,7 @@ void sim_client_read_all(struct sim_client *c)
 void sim_client_clear_all(struct sim_client *c)
 {
     c->clearing = true;
-    c->read_volume = 0;
+    c->read_volume = c->read_group = 0;
 }
 
 void sim_client_explain(const struct sim_client *c, char *out, size_t cap)

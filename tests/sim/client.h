@@ -23,6 +23,11 @@ struct sim_backend *sim_client_backend(struct sim_client *c);
 /* Its host was detached from volume at tick fenced: what it began with an open from before asked must not
  * happen any more. */
 void sim_client_fenced(struct sim_client *c, unsigned volume, uint64_t asked, uint64_t fenced);
+/* The parts of a volume beyond its first size, which come and go with it: SIM_EXTRA_MOST of them at most,
+ * from 0 on. The first sector in the history, and how many; 0: the clients use none there. */
+unsigned sim_client_extra(unsigned volume, unsigned part, uint32_t *first);
+/* It does little but reading. */
+bool sim_client_reads(const struct sim_client *c);
 /* No new operations from now on. */
 void sim_client_drain(struct sim_client *c);
 bool sim_client_idle(const struct sim_client *c);

@@ -12,6 +12,7 @@
 #include "tests/sim/admin.h"
 #include "tests/sim/backend.h"
 #include "tests/sim/client.h"
+#include "tests/sim/explain.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/moves.h"
 #include "tests/sim/setup.h"
@@ -91,6 +92,7 @@ static void start_rwm(struct sim_proc *p)
                                 .fast_fail = c->shape.fast_fail,
                                 .scrub_rate = 256 * MIB,
                                 .scrub_interval_ns = c->shape.scrub_interval_ns,
+                                .recent_max = c->shape.recent_max,
                                 .store = {.cache_bytes = 64 * KIB, .requests_max = c->shape.store_requests}};
     config.mdc[0] = sim_addr(&c->procs[0], SIM_MDC_PORT);
     snprintf(config.name, sizeof(config.name), "%s", p->name);
@@ -363,6 +365,10 @@ static void make_shape(struct sim_cluster *c)
     s->fast_fail = c->options.copies > 1 && rng_chance(r, 1, 2);
     s->scrub_interval_ns = rng_chance(r, 1, 2) ? 200 * NS_PER_MS + rng_below(r, NS_PER_S) : 0;
     s->refresh_ns = rng_chance(r, 2, 3) ? 300 * NS_PER_MS : 5 * NS_PER_S;
+    s->recent_max = rng_chance(r, 1, 4) ? 1 + (unsigned)rng_below(r, 8) : 2048;
+    s->focus = rng_chance(r, 1, 2) ? 1 + (unsigned)rng_below(r, 4) : 0;
+    s->calm = rng_chance(r, 1, 3) ? 1 : 2 + rng_below(r, 6);
+    s->think_ns = rng_chance(r, 1, 2) ? 200 * NS_PER_US : 2 * NS_PER_MS;
 }
 
 /* Some networks are worse than others. */
@@ -432,6 +438,7 @@ void sim_cluster_destroy(struct sim_cluster *c)
     free(c->setup);
     sim_admin_destroy(c);
     free(c->moves);
+    sim_scenes_free(c);
     free(c->claims);
     free(c);
 }
@@ -440,6 +447,7 @@ void sim_cluster_destroy(struct sim_cluster *c)
 static void revive(struct sim_cluster *c)
 {
     uint64_t now = sim_world_now(c->world);
+    sim_scenes_step(c);
     for (unsigned i = 0; i < SIM_PROCS; i++) {
         struct sim_proc *p = &c->procs[i];
         if (p->alive && p->failed) {
@@ -473,7 +481,7 @@ static bool advance(struct sim_cluster *c, uint64_t ns)
 {
     uint64_t end = sim_world_now(c->world) + ns;
     for (;;) {
-        uint64_t next = end;
+        uint64_t next = min_u64(end, sim_scenes_due(c));
         for (unsigned i = 0; i < SIM_PROCS; i++) {
             const struct sim_proc *p = &c->procs[i];
             uint64_t due =
@@ -561,31 +569,23 @@ static bool scrub_all(struct sim_cluster *c, uint64_t limit_ns)
     return false;
 }
 
-static enum sim_result explain_stuck(struct sim_cluster *c, const char *when, char *why, size_t cap)
+static enum sim_result stuck(struct sim_cluster *c, const char *when, char *why, size_t cap)
 {
-    size_t n = (size_t)snprintf(why, cap, "%s: ", when);
-    for (unsigned i = 0; i < SIM_PROCS && n < cap; i++) {
-        const struct sim_proc *p = &c->procs[i];
-        if (!p->alive)
-            n += (size_t)snprintf(why + n, cap - n, "%s is dead; ", p->name);
-        else if (p->client && !sim_client_idle(p->client)) {
-            sim_client_explain(p->client, why + n, cap - n);
-            n += strlen(why + n);
-        } else if (p->rwm) {
-            struct rwm_stats stats;
-            rwm_stats_get(p->rwm, &stats);
-            n += (size_t)snprintf(why + n, cap - n,
-                                  "%s serving=%d active=%" PRIu64 " table=%" PRIu64 " scrub=%u of %u; ",
-                                  p->name, stats.serving, stats.requests_active, stats.table_version,
-                                  stats.scrub.parts_left, stats.scrub.running ? stats.scrub.parts : 0);
-            if (n < cap)
-                (void)rwm_explain(p->rwm, why + n, cap - n);
-            n += n < cap ? strlen(why + n) : 0;
-        }
-        if (p->failure[0] && n < cap)
-            n += (size_t)snprintf(why + n, cap - n, "%s once failed: %s; ", p->name, p->failure);
-    }
+    sim_explain_stuck(c, when, why, cap);
     return SIM_STUCK;
+}
+
+static bool in_use(const struct sim_cluster *c)
+{
+    for (unsigned i = 0; i < SIM_PROCS; i++) {
+        struct rwm_stats stats;
+        if (!c->procs[i].rwm)
+            continue;
+        rwm_stats_get(c->procs[i].rwm, &stats);
+        if (stats.serving && stats.store.used_bytes)
+            return true;
+    }
+    return false;
 }
 
 /* What was discarded takes no space any more, whatever happened before. */
@@ -594,9 +594,12 @@ static enum sim_result space_check(struct sim_cluster *c, char *why, size_t cap)
     uint64_t used = 0;
     sim_client_clear_all(sim_cluster_proc(c, SIM_CLIENT, 0)->client);
     if (!settle(c, c->options.settle_ns) && !c->error[0])
-        return explain_stuck(c, "the discard of everything did not end", why, cap);
+        return stuck(c, "the discard of everything did not end", why, cap);
+    for (unsigned i = 0; i < 100 && in_use(c); i++) /* what shrinks left is removed in the background */
+        if (!sim_advance(c, 20 * NS_PER_MS))
+            break;
     if (!c->error[0] && !settle_copies(c, c->options.settle_ns) && !c->error[0])
-        return explain_stuck(c, "copies did not come in sync although all faults are gone", why, cap);
+        return stuck(c, "copies did not come in sync although all faults are gone", why, cap);
     for (unsigned i = 0; i < SIM_PROCS && !c->error[0]; i++) {
         struct rwm_stats stats;
         const struct sim_proc *twin = c->procs[i].twin;
@@ -638,19 +641,22 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
             sim_faults_step(c);
         sim_admin_step(c);
         sim_moves_step(c);
-        advance(c, (1 + rng_below(&c->rng, 100)) * NS_PER_MS);
+        advance(c, (1 + rng_below(&c->rng, 100 * c->shape.calm)) * NS_PER_MS);
     }
+    if (!c->options.no_faults && !c->options.rot && rng_chance(&c->rng, 1, 2))
+        sim_scene_last(c);
     c->faults_over = true;
+    sim_scenes_end(c);
     sim_faults_heal(c);
     revive(c);
     for (unsigned i = 0; i < SIM_PROCS; i++)
         if (c->procs[i].client)
             sim_client_drain(c->procs[i].client);
     if (!c->error[0] && !settle(c, c->options.settle_ns) && !c->error[0])
-        return explain_stuck(c, "requests did not end although all faults are gone", why, cap);
+        return stuck(c, "requests did not end although all faults are gone", why, cap);
     sim_client_read_all(sim_cluster_proc(c, SIM_CLIENT, 0)->client);
     if (!c->error[0] && !settle(c, c->options.settle_ns) && !c->error[0])
-        return explain_stuck(c, "the last read of everything did not end", why, cap);
+        return stuck(c, "the last read of everything did not end", why, cap);
     if (c->error[0]) {
         snprintf(why, cap, "%s", c->error);
         return SIM_WRONG;
@@ -658,11 +664,15 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
     if (history_check(c->history, why, cap))
         return SIM_WRONG;
     if (!scrub_all(c, c->options.settle_ns) && !c->error[0])
-        return explain_stuck(c, "the scrub did not end", why, cap);
+        return stuck(c, "the scrub did not end", why, cap);
     (void)settle_copies(c, 2 * NS_PER_S); /* where a medium is full some may have to wait for the discards */
     if (!c->error[0] && !sim_copies_check(c, why, cap)) {
         if (c->error[0])
             snprintf(why, cap, "%s", c->error);
+        return SIM_WRONG;
+    }
+    if (!c->options.no_faults && !c->options.rot && rng_chance(&c->rng, 1, 4) && !sim_scene_nap(c)) {
+        snprintf(why, cap, "the controller stood still, and took others for dead afterwards");
         return SIM_WRONG;
     }
     return space_check(c, why, cap);

@@ -23,6 +23,7 @@
 #include "services/vbs/gateway.h"
 #include "services/vbs/volume.h"
 #include "tests/sim/history.h"
+#include "tests/sim/scenes.h"
 
 #define SIM_OSDS     3u
 #define SIM_GATEWAYS 2u
@@ -93,6 +94,10 @@ struct sim_shape {
     bool fast_fail;             /* promises to processes that are seen to be gone are void */
     uint64_t refresh_ns;        /* of the tables of gateways and clients */
     uint64_t scrub_interval_ns; /* 0: at the end only */
+    unsigned recent_max;        /* of a module */
+    unsigned focus;             /* clients use the first groups only; 0 = all of them */
+    uint64_t calm;              /* that many times more time between two faults */
+    uint64_t think_ns;          /* of a client, between two operations */
 };
 struct sim_cluster {
     struct sim_options options;
@@ -116,6 +121,7 @@ struct sim_cluster {
     struct sim_setup *setup;
     struct sim_admin *admin;
     struct sim_moves *moves;
+    struct sim_scenes scenes;
     unsigned setup_state;
     char error[512]; /* the first contradiction that a client saw */
 };
@@ -147,9 +153,11 @@ enum sim_result { SIM_OK = 0, SIM_WRONG = 10, SIM_STUCK = 11, SIM_SETUP = 12 };
 /* Runs the whole story of one seed; why (cap bytes) explains anything but SIM_OK. */
 enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap);
 
-#define SIM_SECTORS      3072u /* per volume, that the clients use, spread over it */
+#define SIM_SECTORS      3104u /* per volume, that the clients use, spread over it */
 #define SIM_VOLUMES      2u
 #define SIM_HEAD_BYTES   (32 * MIB) /* where these sectors lie */
 #define SIM_VOLUME_BYTES (96 * MIB) /* the rest is never written, only cleared: always zero */
+#define SIM_EXTRA_BYTES  (8 * MIB)  /* volumes grow by so much */
+#define SIM_EXTRA_MOST   4u         /* so often */
 
 #endif

@@ -221,7 +221,7 @@ void sim_faults_step(struct sim_cluster *c)
             fault_rot_stored(c, sim_cluster_proc(c, SIM_OSD, 0));
         return;
     }
-    switch (rng_below(r, 28)) {
+    switch (rng_below(r, 34)) {
     case 0:
     case 1:
         fault_kill(c, p);
@@ -270,7 +270,10 @@ void sim_faults_step(struct sim_cluster *c)
     case 20:
         fault_rot(c, p);
         break;
-    default: /* nothing, for now */
+    default:
+        sim_scene_start(c);
+        break;
+    case 33: /* nothing, for now */
         break;
     }
 }

@@ -39,7 +39,7 @@ static const struct config_option table[] = {
     OPTION("run", CONFIG_DURATION, run_ns, "4s", "TIME", "virtual time with faults"),
     OPTION("settle", CONFIG_DURATION, settle_ns, "60s", "TIME",
            "virtual time for requests to end once faults are gone"),
-    OPTION("operations", CONFIG_UINT, operations, "400", "COUNT", "operations of each client"),
+    OPTION("operations", CONFIG_UINT, operations, "1000", "COUNT", "operations of each client, at most"),
     OPTION("copies", CONFIG_UINT, copies, NULL, "COUNT",
            "copies that the pool keeps; 0: one, two or three, as the seed has it"),
     OPTION("jobs", CONFIG_UINT, jobs, NULL, "COUNT",

@@ -124,7 +124,10 @@ plant("promise-counted-from-the-answer", "the holder counts from sending its req
 plant("promise-without-margin", "the granter adds a margin for drift",
       (RWM + "rwm_serve.c", "rq->duration_ns + rq->duration_ns / 10;", "rq->duration_ns;"), copies=SEVERAL)
 plant("break-a-promise", "who promised joins no other primary before the promise ran out",
-      (RWM + "rwm_serve.c", "    if (c->storing > 0 || loop_clock_ns(m->env->loop) < c->wait_until_ns)", "    if (c->storing > 0)"), copies=SEVERAL)
+      (RWM + "rwm_serve.c", "    if (c->storing > 0 || loop_clock_ns(m->env->loop) < c->wait_until_ns)", "    if (c->storing > 0)"), copies=(3,))
+plant("break-all-promises", "both of these",
+      (RWM + "rwm_serve.c", "    if (c->storing > 0 || loop_clock_ns(m->env->loop) < c->wait_until_ns)", "    if (c->storing > 0)"),
+      (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= c->wait_until_ns) {", ") {"), copies=SEVERAL)
 plant("break-the-own-promise", "a new primary waits out its own promise",
       (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= c->wait_until_ns) {", ") {"), copies=SEVERAL)
 plant("forget-promises", "a promise outlives the granter's restart",
@@ -132,25 +135,25 @@ plant("forget-promises", "a promise outlives the granter's restart",
 
 # ---- new epochs
 plant("no-reconciliation", "a new primary makes the members equal before it serves",
-      (RWM + "rwm_epoch.c", "        if (c->in_sync == 0) {\n            rwm_epoch_serving(c);", "        if (true) {\n            rwm_epoch_serving(c);"), copies=SEVERAL)
+      (RWM + "rwm_epoch.c", "        if (c->in_sync == 0) {\n            rwm_epoch_serving(c);", "        if (true) {\n            rwm_epoch_serving(c);"), copies=(3,))
 plant("lowest-version-wins", "the highest version of a block wins",
-      (RWM + "rwm_reconcile.c", "version_cmp(item->v[i], item->v[*best]) > 0", "version_cmp(item->v[i], item->v[*best]) < 0"), copies=SEVERAL)
+      (RWM + "rwm_reconcile.c", "version_cmp(item->v[i], item->v[*best]) > 0", "version_cmp(item->v[i], item->v[*best]) < 0"), copies=(3,))
 plant("skip-a-member", "... and is made durable at all of them",
       (RWM + "rwm_reconcile.c", "    for (unsigned i = 1; i < w->count && !w->stopped && !w->failed; i++) {\n        bool differs",
-       "    for (unsigned i = 2; i < w->count && !w->stopped && !w->failed; i++) {\n        bool differs"), copies=SEVERAL)
+       "    for (unsigned i = 2; i < w->count && !w->stopped && !w->failed; i++) {\n        bool differs"), copies=(3,))
 plant("believe-recent", "what is recent counts where it is whole",
       (RWM + "rwm_reconcile.c", "rwm_walk_start(c, who, count, !whole, reconcile_compared, NULL)",
-       "rwm_walk_start(c, who, count, whole && false, reconcile_compared, NULL)"), copies=SEVERAL)
+       "rwm_walk_start(c, who, count, whole && false, reconcile_compared, NULL)"), copies=(3,))
 plant("ignore-overflow", "... and had room for all",
-      (RWM + "rwm_copies.h", "    return c->whole && version_cmp(c->overflow, c->committed) <= 0;", "    return c->whole;"), copies=SEVERAL)
+      (RWM + "rwm_copies.h", "    return c->whole && version_cmp(c->overflow, c->committed) <= 0;", "    return c->whole;"), copies=(3,))
 plant("recent-forgotten", "a member keeps what it took until that is committed",
-      (RWM + "rwm_serve.c", "        if (req->status == STATUS_OK && c)\n            rwm_recent_add", "        if (false)\n            rwm_recent_add"), copies=SEVERAL)
+      (RWM + "rwm_serve.c", "        if (req->status == STATUS_OK && c)\n            rwm_recent_add", "        if (false)\n            rwm_recent_add"), copies=(3,))
 plant("committed-too-soon", "told is what is committed",
-      (RWM + "rwm_forward.c", "    if (list_empty(&c->flight))\n        return c->given;", "    if (true)\n        return c->given;"), copies=SEVERAL)
+      (RWM + "rwm_forward.c", "    if (list_empty(&c->flight))\n        return c->given;", "    if (true)\n        return c->given;"), copies=(3,))
 plant("hole-forgotten", "absence is a version",
       (RWM + "rwm_lookup.c", "    if (r && r->hole && version_cmp", "    if (false && r->hole && version_cmp"), copies=SEVERAL)
 plant("join-before-durable", "a member answers a join when what it took is durable",
-      (RWM + "rwm_serve.c", "    if (c->storing > 0 || loop_clock_ns", "    if (loop_clock_ns"), copies=SEVERAL)
+      (RWM + "rwm_serve.c", "    if (c->storing > 0 || loop_clock_ns", "    if (loop_clock_ns"), copies=(3,))
 plant("joined-epoch-not-durable", "an epoch is durable before it is joined",
       (RWM + "rwm_apply.c", "    if (a->phase == RWM_APPLY_DURABLE && a->out == 0) {", "    if (a->phase == RWM_APPLY_DURABLE) {"), copies=SEVERAL)
 plant("forwards-of-an-older-epoch", "who joined an epoch takes no forwards of an older one",

@@ -36,6 +36,7 @@ class Builder:
             entries = json.load(f)
         self.entries = {e["file"]: e for e in entries if "/cistern_sim_quick.dir/" in e["command"]}
         self.own = [self.output(e) for e in entries if "/cistern-sim.dir/" in e["command"]]
+        self.plain = os.path.join(self.build, "bin/cistern-sim")
         self.library = os.path.join(self.build, "tests/sim/libcistern_sim_quick.a")
 
     @staticmethod
@@ -139,13 +140,15 @@ def copies_of(mutation, seed):
     return choice[seed % len(choice)]
 
 
-def hunt(program, work, mutation, first, seeds, jobs):
+def hunt(program, plain, work, mutation, first, seeds, jobs):
     """(killers, how the first failed, seeds tried)"""
     found, tried, chunk = [], 0, 40
     while tried < seeds and len(found) < ENOUGH:
         n = min(chunk, seeds - tried)
         lines = [(s, copies_of(mutation, s)) for s in range(first + tried, first + tried + n)]
-        found += runs(program, work, lines, 60, False, jobs)
+        bad = runs(program, work, lines, 60, False, jobs)
+        innocent = {(s, c) for s, c, _ in runs(plain, work, [(s, c) for s, c, _ in bad[:ENOUGH + 3]], 60, False, jobs)} if bad else ()
+        found += [b for b in bad[:ENOUGH + 3] if b[:2] not in innocent]
         tried += n
         if len(found) == 0 or tried >= 200:
             chunk = 100
@@ -160,7 +163,7 @@ def one(builder, work, mutation, a, table):
         return name, error, None
     try:
         if a.hunt:
-            found, how, tried = hunt(program, work, mutation, a.first, a.seeds, a.jobs_each)
+            found, how, tried = hunt(program, builder.plain, work, mutation, a.first, a.seeds, a.jobs_each)
             if not found:
                 return name, f"not in {tried} seeds ({time.time() - begun:.0f} s)", []
             return name, None, ([(s, c) for s, c, _ in found], f"{how} ({len(found)} of {tried})")
@@ -175,7 +178,7 @@ def one(builder, work, mutation, a, table):
 def unchanged(builder, work, table):
     """Killing seeds that fail without any bug."""
     lines = sorted({line for seeds, _ in table.values() for line in seeds})
-    return runs(os.path.join(builder.build, "bin/cistern-sim"), work, lines, 60, False, os.cpu_count()) if lines else []
+    return runs(builder.plain, work, lines, 60, False, os.cpu_count()) if lines else []
 
 
 def main():

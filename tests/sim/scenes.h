@@ -1,0 +1,51 @@
+/*
+ * scenes.h: faults that follow one another in the order that hurts. A scene waits for its moment, where it
+ * has one (a read that was fetched, a write that only some members have, a join, a member that is about to be
+ * taken in), and then lets several things happen at planned times.
+ */
+#ifndef CISTERN_TESTS_SIM_SCENES_H
+#define CISTERN_TESTS_SIM_SCENES_H
+
+#include "common/base.h"
+#include "common/list.h"
+
+struct sim_cluster;
+struct medium;
+
+enum sim_deed_kind { DEED_RESUME, DEED_KILL, DEED_START, DEED_HEAL, DEED_CUT, DEED_BREAK, DEED_PUT_BACK };
+struct sim_deed {
+    uint64_t at_ns; /* 0 = none */
+    enum sim_deed_kind kind;
+    unsigned a, b; /* processes */
+    bool both;     /* ways; or: with a loss of power */
+};
+enum sim_moment { MOMENT_NONE, MOMENT_READING, MOMENT_WRITING, MOMENT_JOINING, MOMENT_EQUAL, MOMENT_COMMIT };
+struct sim_scenes {
+    struct sim_deed deeds[64];
+    enum sim_moment moment; /* waited for */
+    void (*begin)(struct sim_cluster *c, unsigned primary, unsigned member);
+    uint64_t until_ns;
+    uint64_t away_ns; /* so much longer is the next one that a scene kills away */
+    unsigned first;   /* of MOMENT_COMMIT: the primary that the scene began with */
+    /* of a disk that is put back from an old copy: as it was then, and as it is */
+    struct medium *old_data, *old_log, *data, *log;
+    unsigned rolled, old_starts; /* whose; which start of it made the old copy */
+    uint64_t played;             /* scenes that began */
+};
+
+/* Begins a scene, or waits for its moment. */
+void sim_scene_start(struct sim_cluster *c);
+/* Does what is due; called as often as sim_scenes_due says. */
+void sim_scenes_step(struct sim_cluster *c);
+uint64_t sim_scenes_due(const struct sim_cluster *c);
+/* The faults are over. */
+void sim_scenes_end(struct sim_cluster *c);
+void sim_scenes_free(struct sim_cluster *c);
+/* The last scene: writes are under way, some of which no client lives to repeat; nothing is written after it.
+ */
+void sim_scene_last(struct sim_cluster *c);
+/* Nothing else goes wrong, and the controller stands still: nobody may count as dead for that. False:
+ * somebody did. */
+bool sim_scene_nap(struct sim_cluster *c);
+
+#endif
