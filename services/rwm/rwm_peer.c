@@ -221,9 +221,10 @@ static void promise_done(struct rpc_call *call, const struct rpc_result *result)
     struct rwm *m = peer->m;
     peer->promise_busy = false;
     rwm_peer_call_ended(peer);
-    if (result->rc != 0 || peer->state != PEER_UP)
+    if (peer->state != PEER_UP)
         return;
-    if (result->status == STATUS_STALE_EPOCH) {
+    /* An answer that came too late may have said so: the granter says it once. */
+    if (result->rc != 0 || result->status == STATUS_STALE_EPOCH) {
         promise_void(peer);
         rwm_tick_soon(m);
         return;
