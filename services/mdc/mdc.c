@@ -27,7 +27,10 @@ static void tick(struct loop_timer *t)
 {
     struct mdc *m = container_of(t, struct mdc, tick);
     uint64_t now_ns = loop_now_ns(m->env->loop);
-    bool late = now_ns - m->last_tick_ns > 2 * period_ns(m);
+    /* Whoever was not answered meanwhile needs a whole round to be heard again. */
+    if (now_ns - m->last_tick_ns > 2 * period_ns(m))
+        m->judge_ns = now_ns + SILENT_PERIODS * period_ns(m);
+    bool late = now_ns < m->judge_ns;
     m->last_tick_ns = now_ns;
     loop_timer_arm(m->env->loop, &m->tick, period_ns(m));
     if (!m->started || m->failed)
@@ -56,7 +59,7 @@ static void lost(struct loop_timer *t)
     struct mdc *m = container_of(t, struct mdc, lost);
     uint64_t now_ns = loop_now_ns(m->env->loop);
     /* One that was paused itself lets the tick judge, when everybody had time to be heard. */
-    if (m->started && !m->failed && now_ns - m->last_tick_ns <= 2 * period_ns(m) &&
+    if (m->started && !m->failed && now_ns >= m->judge_ns && now_ns - m->last_tick_ns <= 2 * period_ns(m) &&
         mdc_op_watch(m->state, now_ns, false)) {
         log_silent(m);
         mdc_kick(m);

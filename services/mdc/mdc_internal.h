@@ -76,6 +76,7 @@ struct mdc {
     struct loop_timer lost; /* a module's session went: is it back? */
     struct loop_timer move; /* something changed that copies may have to move for */
     uint64_t last_tick_ns;
+    uint64_t judge_ns; /* until then nobody counts as dead: this process stood still itself */
     uint64_t hinted_version;
     struct mdc_counts counts;
 };

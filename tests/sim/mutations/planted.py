@@ -84,8 +84,8 @@ plant("publish-before-commit", "a decision is committed before it is published",
       (MDC + "jobs.c", "    int rc = mdc_tx_seal(m->state, &m->tx, &m->items, &m->item_count);",
        "    if (m->started)\n        mdc_publish_batch(m);\n    int rc = mdc_tx_seal(m->state, &m->tx, &m->items, &m->item_count);"))
 plant("paused-controller-judges", "a controller that was paused itself declares nobody dead before a round of heartbeats",
-      (MDC + "mdc.c", "    bool late = now_ns - m->last_tick_ns > 2 * period_ns(m);", "    bool late = false;"),
-      (MDC + "mdc.c", "now_ns - m->last_tick_ns <= 2 * period_ns(m) &&", "true &&"))
+      (MDC + "mdc.c", "    bool late = now_ns < m->judge_ns;", "    bool late = false;"),
+      (MDC + "mdc.c", "now_ns >= m->judge_ns && now_ns - m->last_tick_ns <= 2 * period_ns(m) &&", "true &&"))
 plant("rolled-back-disk", "a medium that was put back from an old copy is refused",
       (MDC + "ops_module.c", "    if (rq->start_counter < m->rec.start_counter)", "    if (false)"),
       (MDC + "ops_module.c", "    if (rq->start_counter == m->rec.start_counter && rq->incarnation != m->rec.incarnation)", "    if (false)"),
