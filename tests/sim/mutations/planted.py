@@ -91,24 +91,24 @@ plant("rolled-back-disk", "a medium that was put back from an old copy is refuse
       (MDC + "ops_module.c", "    if (rq->start_counter == m->rec.start_counter && rq->incarnation != m->rec.incarnation)", "    if (false)"),
       (MDC + "ops_module.c", "    if (!served_last(m, rq))", "    if (false)"))
 plant("last-member-dropped", "the last member in sync is never dropped",
-      (MDC + "ops_member.c", " || !others_in_sync(d->state, p, module, true))", ")"), copies=SEVERAL)
+      (MDC + "ops_member.c", " ||\n        !others_in_sync(d->state, p, module))", ")"), copies=SEVERAL)
 plant("report-of-an-older-epoch", "a member is taken in by a report of the present epoch only",
-      (MDC + "ops_member.c", "        if (p->epoch != item->epoch || mdc_partition_primary(p) != rq->module ||",
-       "        if (mdc_partition_primary(p) != rq->module ||"), copies=SEVERAL)
+      (MDC + "ops_member.c", " || p->epoch != item->epoch ||\n            mdc_partition_primary(p) != rq->module ||",
+       " ||\n            mdc_partition_primary(p) != rq->module ||"), copies=SEVERAL)
 plant("report-of-an-older-start", "... and of the member's present start",
       (MDC + "ops_member.c", "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL ||\n"
        "            m->rec.incarnation != item->member_incarnation)",
        "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL)"), copies=SEVERAL)
 plant("report-of-any-age", "both of these",
-      (MDC + "ops_member.c", "        if (p->epoch != item->epoch || mdc_partition_primary(p) != rq->module ||",
-       "        if (mdc_partition_primary(p) != rq->module ||"),
+      (MDC + "ops_member.c", " || p->epoch != item->epoch ||\n            mdc_partition_primary(p) != rq->module ||",
+       " ||\n            mdc_partition_primary(p) != rq->module ||"),
       (MDC + "ops_member.c", "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL ||\n"
        "            m->rec.incarnation != item->member_incarnation)",
        "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL)"), copies=SEVERAL)
 
 # ---- promises
 plant("read-without-promise", "a primary answers reads while it holds every member's promise",
-      (RWM + "rwm_epoch.c", "        if (k->member && k->in_sync && (!k->joined || !rwm_peer_promised(k->peer, clock)))", "        if (false && clock && k)"),
+      (RWM + "rwm_epoch.c", "        if (k->member && (k->in_sync || k->claimed) && (!k->joined || !rwm_peer_promised(k->peer, clock)))", "        if (false && clock && k)"),
       copies=SEVERAL)
 plant("promise-never-ends", "... and until it runs out",
       (RWM + "rwm_peer.c", "    return peer->state == PEER_UP && clock_ns < peer->promise_until_ns;",
@@ -122,14 +122,14 @@ plant("promise-counted-from-the-answer", "the holder counts from sending its req
       (RWM + "rwm_peer.c", "    peer->promise_until_ns = peer->promise_sent_ns + peer->promise.duration_ns;",
        "    peer->promise_until_ns = loop_clock_ns(m->env->loop) + peer->promise.duration_ns;"), copies=SEVERAL)
 plant("promise-without-margin", "the granter adds a margin for drift",
-      (RWM + "rwm_serve.c", "rq->duration_ns + rq->duration_ns / 10;", "rq->duration_ns;"), copies=SEVERAL)
+      (RWM + "rwm_grant.c", "rwm_grant_margin(rq->duration_ns));", "rq->duration_ns);"), copies=SEVERAL)
 plant("break-a-promise", "who promised joins no other primary before the promise ran out",
-      (RWM + "rwm_serve.c", "    if (c->storing > 0 || loop_clock_ns(m->env->loop) < c->wait_until_ns)", "    if (c->storing > 0)"), copies=(3,))
+      (RWM + "rwm_serve.c", " ||\n        loop_clock_ns(m->env->loop) < rwm_copies_wait_until(c))", ")"), copies=(3,))
 plant("break-all-promises", "both of these",
-      (RWM + "rwm_serve.c", "    if (c->storing > 0 || loop_clock_ns(m->env->loop) < c->wait_until_ns)", "    if (c->storing > 0)"),
-      (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= c->wait_until_ns) {", ") {"), copies=SEVERAL)
+      (RWM + "rwm_serve.c", " ||\n        loop_clock_ns(m->env->loop) < rwm_copies_wait_until(c))", ")"),
+      (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= rwm_copies_wait_until(c)) {", ") {"), copies=SEVERAL)
 plant("break-the-own-promise", "a new primary waits out its own promise",
-      (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= c->wait_until_ns) {", ") {"), copies=SEVERAL)
+      (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= rwm_copies_wait_until(c)) {", ") {"), copies=SEVERAL)
 plant("forget-promises", "a promise outlives the granter's restart",
       (RWM + "rwm_epoch.c", "    c->wait_until_ns = m->promise_grace_ns;\n", ""), copies=SEVERAL)
 
@@ -153,7 +153,7 @@ plant("committed-too-soon", "told is what is committed",
 plant("hole-forgotten", "absence is a version",
       (RWM + "rwm_lookup.c", "    if (r && r->hole && version_cmp", "    if (false && r->hole && version_cmp"), copies=SEVERAL)
 plant("join-before-durable", "a member answers a join when what it took is durable",
-      (RWM + "rwm_serve.c", "    if (c->storing > 0 || loop_clock_ns", "    if (loop_clock_ns"), copies=(3,))
+      (RWM + "rwm_serve.c", "    if (c->storing > 0 || rwm_leave_busy", "    if (rwm_leave_busy"), copies=(3,))
 plant("joined-epoch-not-durable", "an epoch is durable before it is joined",
       (RWM + "rwm_apply.c", "    if (a->phase == RWM_APPLY_DURABLE && a->out == 0) {", "    if (a->phase == RWM_APPLY_DURABLE) {"), copies=SEVERAL)
 plant("forwards-of-an-older-epoch", "who joined an epoch takes no forwards of an older one",
@@ -169,10 +169,10 @@ plant("counter-begins-anew", "... within an epoch",
 
 # ---- writes
 plant("ack-before-last-copy", "a write is acknowledged when every member in sync has it",
-      (RWM + "rwm_forward.c", "        if (rwm_copy_counts(k) && !ids_have(p->answered, k->module))", "        if (false)"), copies=SEVERAL)
+      (RWM + "rwm_forward.c", "        if (rwm_copy_counts(k) && !(p->answered & bit_of(k)))", "        if (false)"), copies=SEVERAL)
 plant("ack-without-one-copy", "... every one of them",
-      (RWM + "rwm_forward.c", "        if (rwm_copy_counts(k) && !ids_have(p->answered, k->module))",
-       "        if (rwm_copy_counts(k) && !ids_have(p->answered, k->module) && p->answered[0] == 0)"), copies=(3,))
+      (RWM + "rwm_forward.c", "        if (rwm_copy_counts(k) && !(p->answered & bit_of(k)))",
+       "        if (rwm_copy_counts(k) && !(p->answered & bit_of(k)) && p->answered == 0)"), copies=(3,))
 plant("skip-base", "a forward is applied over its base",
       (RWM + "rwm_block.c", "    return !b->unreadable && version_cmp(p->base, b->version) == 0 ? STATUS_OK : STATUS_STALE_BASE;",
        "    return STATUS_OK;"), copies=SEVERAL)
@@ -181,20 +181,20 @@ plant("forward-without-turn", "turns travel with forwards",
 plant("read-uncommitted", "a read returns committed data",
       (RWM + "rwm_read.c", "    if (rc == 0 && !rwm_forward_readable(p->m, p))\n        return;\n", ""), copies=SEVERAL)
 plant("clear-not-forwarded", "a discard is a write",
-      (RWM + "rwm_forward.c", "    if (!k->joined || k->peer->state != PEER_UP || ids_have(p->sent, k->module))\n        return;",
-       "    if (p->kind == RWM_PIECE_CLEAR)\n        (void)ids_add(p->answered, k->module);\n"
-       "    if (!k->joined || k->peer->state != PEER_UP || ids_have(p->sent, k->module) || p->kind == RWM_PIECE_CLEAR)\n        return;"), copies=SEVERAL)
+      (RWM + "rwm_forward.c", "    if (!k->joined || k->peer->state != PEER_UP || (p->sent & bit_of(k)))\n        return;",
+       "    if (p->kind == RWM_PIECE_CLEAR)\n        p->answered |= bit_of(k);\n"
+       "    if (!k->joined || k->peer->state != PEER_UP || (p->sent & bit_of(k)) || p->kind == RWM_PIECE_CLEAR)\n        return;"), copies=SEVERAL)
 
 # ---- catching up
 plant("discard-comes-back", "what the primary has not is removed at a member that comes back",
-      (RWM + "rwm_catchup.c", "        if (!same && gone == removals &&", "        if (!same && !gone && !removals &&"), copies=SEVERAL)
+      (RWM + "rwm_catchup.c", "        if (gone != removals || !item_differs(k, item))", "        if (gone || removals || !item_differs(k, item))"), copies=SEVERAL)
 plant("replace-keeps-the-rest", "a block that differs is replaced whole",
       (RWM + "rwm_block.c", "    p->op.replace = p->kind == RWM_PIECE_REPLACE;", "    p->op.replace = false;"), copies=SEVERAL)
 plant("copy-beside-a-write", "a block is copied in the order of its writes",
       (RWM + "rwm_block.c", "    if (b->in_store > 0)\n        return false;\n    /* Each goes on",
        "    if (b->in_store > 0 && p->kind != RWM_PIECE_COPY)\n        return false;\n    /* Each goes on"), copies=SEVERAL)
 plant("equal-too-soon", "a member is equal when all that differed has arrived",
-      (RWM + "rwm_catchup.c", "    if (k->walk != w || w->next < 2 * w->items || k->copying > 0)", "    if (k->walk != w || w->next < 2 * w->items)"),
+      (RWM + "rwm_catchup.c", "    if (k->walk != w || w->next < 2 * w->items || k->copying > 0 ||", "    if (k->walk != w || w->next < 2 * w->items ||"),
       (RWM + "rwm_peer.c", "    if (!k->in_sync && k->lockstep && k->joined && k->loose == 0 && k->copying == 0)", "    if (!k->in_sync && k->lockstep && k->joined)"),
       copies=SEVERAL)
 plant("equal-with-writes-under-way", "... and what was committed without it meanwhile",
