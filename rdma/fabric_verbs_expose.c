@@ -15,8 +15,10 @@
 static struct verbs_window *window_take(struct verbs_dev *dev, unsigned domain)
 {
     struct list *n = list_pop_front(&dev->windows_free[domain]);
-    if (n)
+    if (n) {
+        dev->vf->core.counters.windows_out++;
         return list_entry(n, struct verbs_window, link);
+    }
     struct verbs_window *w = calloc(1, sizeof(*w));
     if (!w)
         return NULL;
@@ -27,6 +29,7 @@ static struct verbs_window *window_take(struct verbs_dev *dev, unsigned domain)
     }
     w->rkey = w->mw->rkey;
     dev->vf->core.counters.windows++;
+    dev->vf->core.counters.windows_out++;
     return w;
 }
 
@@ -35,6 +38,20 @@ static void window_free(struct verbs_dev *dev, struct verbs_window *w)
     (void)ibv_dealloc_mw(w->mw);
     dev->vf->core.counters.windows--;
     free(w);
+}
+
+/* Not an operation's any more: kept for the next one. */
+static void window_put(struct verbs_dev *dev, unsigned domain, struct verbs_window *w)
+{
+    dev->vf->core.counters.windows_out--;
+    list_push_front(&dev->windows_free[domain], &w->link);
+}
+
+/* An operation's, and of no use any more. */
+static void window_drop(struct verbs_dev *dev, struct verbs_window *w)
+{
+    dev->vf->core.counters.windows_out--;
+    window_free(dev, w);
 }
 
 void verbs_windows_free(struct verbs_dev *dev)
@@ -49,7 +66,7 @@ static void pins_revoke(struct verbs_conn *vc, struct verbs_pins *p)
 {
     for (unsigned i = 0; p && i < p->seg_count; i++) {
         if (p->hold[i].window && p->hold[i].window->bound) {
-            window_free(vc->dev, p->hold[i].window);
+            window_drop(vc->dev, p->hold[i].window);
             p->hold[i].window = NULL;
         }
     }
@@ -221,9 +238,9 @@ void verbs_unpin(struct verbs_conn *vc, struct fabric_op *op)
         if (h->mr)
             verbs_mr_free(vf, h->mr);
         if (h->window && h->window->bound)
-            window_free(vc->dev, h->window);
+            window_drop(vc->dev, h->window);
         else if (h->window)
-            list_push_front(&vc->dev->windows_free[verbs_domain(vc)], &h->window->link);
+            window_put(vc->dev, verbs_domain(vc), h->window);
     }
     if (p->exposed)
         vf->core.counters.exposures--;

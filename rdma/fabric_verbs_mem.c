@@ -210,6 +210,7 @@ static int chunk_add(struct verbs_dev *dev, unsigned domain)
         list_push_back(&dev->bufs_free[domain], &b->link);
     }
     list_push_back(&vf->chunks, &c->link);
+    vf->core.counters.chunks++;
     return 0;
 }
 
@@ -234,6 +235,7 @@ void verbs_mem_free(struct verbs_fabric *vf)
     for (struct list *n; (n = list_pop_front(&vf->chunks));) {
         struct verbs_chunk *c = list_entry(n, struct verbs_chunk, link);
         verbs_mr_free(vf, c->mr);
+        vf->core.counters.chunks--;
         arena_unmap(c->base, c->bytes);
         free(c->buf);
         free(c);

@@ -1,23 +1,31 @@
 #!/usr/bin/env bash
 # In the guest: rounds of verified I/O of many shapes, directly and through the gateway, with clients, volumes, attachments and
 # connections that come and go, for SOAK_SECONDS. What each service holds at rest (connections, operations, exposed memory,
-# registrations, queue pairs, buffers, credits, descriptors) is compared between the third round and the last.
+# windows, registrations, queue pairs, buffers, descriptors) is compared between the third round and the last. Credits are lent by
+# activity, so of them the cluster's sum is compared: lent by all, without what their peers hold. Buffers and windows are kept for the
+# next time when they have come back: none may be out.
 CLUSTER_OSDS=2
 . "$(dirname "$0")/guest_lib.sh"
 need fio nbdkit rdma
 
 pid_of() { cat "$CLUSTER_DIR/$1.pid"; }
+counted() { awk -v name="$1" '$1 == name { print $2 }' "$CLUSTER_DIR/counters"; }
 # What the fabric, the kernel's RDMA and the system count for each service; the name first.
 held() {
-    local s
+    local s kind counters=$CLUSTER_DIR/counters lent=0
     for s in $(cluster_services); do
         timeout 60 "${CISTERN_BIN%/bin}/bin-tests/guest_tool" "$CLUSTER_DIR/secret" "$CLUSTER_NET:0" counters "$CLUSTER_NET:$(cluster_port "$s")" |
-            sed -n -E "s/^(conns_open|conns_unproved|ops_pending|mems|exposures|buffers_out|qps|mrs|windows|credits_lent|credits_held) /$s \1 /p"
-        for kind in qp cq mr cm_id pd; do
+            tr -s ' ' >"$counters"
+        sed -n -E "s/^(conns_open|conns_unproved|ops_pending|mems|exposures|buffers_out|qps|windows_out) /$s \1 /p" "$counters"
+        lent=$((lent + $(counted credits_lent) - $(counted credits_held)))
+        echo "$s mrs_but_chunks $(($(counted mrs) - $(counted chunks)))"
+        for kind in qp cq cm_id pd; do
             echo "$s kernel_$kind $(rdma resource show $kind | grep -c "pid $(pid_of "$s") ")"
         done
+        echo "$s kernel_mr_but_chunks $(($(rdma resource show mr | grep -c "pid $(pid_of "$s") ") - $(counted chunks)))"
         echo "$s descriptors $(find "/proc/$(pid_of "$s")/fd" -type l 2>/dev/null | wc -l)"
     done
+    echo "cluster credits_under_way $lent"
 }
 # At rest: the same twice, three seconds apart.
 held_at_rest() {

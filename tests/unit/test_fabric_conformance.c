@@ -482,6 +482,7 @@ static void arenas(bool sim)
         assert_int_equal(last.registrations, first[e].registrations);
         assert_int_equal(last.mrs, first[e].mrs);
         assert_int_equal(last.windows, first[e].windows);
+        assert_int_equal(last.windows_out, 0);
         assert_int_equal(last.exposures, 0);
     }
     fabric_mem_unregister(my_mem);
