@@ -12,6 +12,7 @@ kinds=("${@:2}")
 [ ${#kinds[@]} -gt 0 ] || kinds=(kill cut)
 export FAILOVER_PARTITIONS=16 FAILOVER_COPIES=2 FAILOVER_MIB=64
 hosts_cluster 3 256M
+[ -z "${FAILOVER_HEARTBEAT:-}" ] || printf "%s\n" --heartbeat "$FAILOVER_HEARTBEAT" >>"$CLUSTER_DIR/mdc.args"
 export FAILOVER_HOSTS=$hosts_prefix FAILOVER_CTL="ip netns exec $hosts_prefix-client $CISTERN_BIN/cistern"
 cluster_start_all
 cistern pool create main --copies $FAILOVER_COPIES --partitions $FAILOVER_PARTITIONS >&2

@@ -30,7 +30,7 @@ static const struct config_option option_table[] = {
     {"data-dir", CONFIG_STRING, AT(data_dir), NULL, 0, 0, true, "DIR", "directory of the metadata store; made when it is not there"},
     {"secret-file", CONFIG_STRING, AT(secret_file), NULL, 0, 0, true, "FILE", "file with the cluster's secret, at least 16 bytes"},
     {"cluster", CONFIG_STRING, AT(cluster), NULL, 0, 0, false, "ID", "cluster id (32 hex digits): checked against the store; a new store gets it, or a random one"},
-    {"heartbeat", CONFIG_DURATION, AT(heartbeat_ns), "1s", 10 * NS_PER_MS, 60 * NS_PER_S, false, "TIME", "how often modules and gateways tell that they live; silent for 5 of them is down"},
+    {"heartbeat", CONFIG_DURATION, AT(heartbeat_ns), "250ms", 10 * NS_PER_MS, 60 * NS_PER_S, false, "TIME", "how often modules and gateways tell that they live; silent for 5 of them is down"},
     {"confirm-timeout", CONFIG_DURATION, AT(confirm_timeout_ns), "8s", 10 * NS_PER_MS, 600 * NS_PER_S, false, "TIME", "how long a detach waits for the modules to confirm it"},
     {"moves", CONFIG_UINT, AT(moves), "16", 1, 4096, false, "N", "copies of a pool's partitions that may be on their way to other modules at once"},
     {"moves-per-module", CONFIG_UINT, AT(moves_per_module), "2", 1, 256, false, "N", "of them, how many one module may send or take at once"},

@@ -43,8 +43,8 @@ struct module_link {
     struct list sent;    /* parts */
     unsigned calls;      /* begun on peer (or its predecessor) and not ended: parts and HELLO */
     uint64_t backoff_ns;
-    bool was_ready; /* the present or latest connection came up to READY */
-    struct loop_timer timer;
+    bool was_ready;                 /* the present or latest connection came up to READY */
+    struct loop_timer timer, leave; /* leave: see link_check_moved */
     struct rpc_call hello;
     struct block_hello hello_body;
     struct log_limit log;
@@ -55,6 +55,10 @@ struct module_link *link_get(struct volume_core *core, uint32_t module);
 void link_want(struct module_link *ml);
 /* Ends the connection; its calls end with -ENOTCONN, later. */
 void link_close(struct module_link *ml);
+/* To be called with each new table: has what is under way here another module to go to now, and still no
+ * answer after a while, then the connection is given up. So nobody waits for a host that vanished longer than
+ * the cluster does. */
+void link_check_moved(struct module_link *ml);
 /* A call on it has ended. */
 void link_call_ended(struct module_link *ml);
 /* Closes connections to modules that have gone from the table, or are elsewhere or another incarnation now.
@@ -113,6 +117,8 @@ void parts_check_table(struct volume_core *core);
 void parts_kick_volume(struct volume *v);
 /* Ends with rc, but not inside the present call. */
 void part_fail_later(struct part *p, int rc);
+/* One that is SENT on ml belongs to another module by now. */
+bool parts_moved_from(const struct module_link *ml);
 /* The connection is gone, and with it the call: the part goes again. */
 void part_retry_lost(struct part *p);
 

@@ -12,6 +12,8 @@
 #define BACKOFF_MIN_NS   (10 * NS_PER_MS)
 #define BACKOFF_MAX_NS   (500 * NS_PER_MS)
 #define HELLO_TIMEOUT_NS (5 * NS_PER_S)
+/* A module that lives answers for what is not its own any more much sooner. */
+#define LEAVE_NS (200 * NS_PER_MS)
 
 static void link_connect(struct module_link *ml);
 
@@ -164,6 +166,27 @@ static void on_timer(struct loop_timer *t)
         link_connect(ml);
 }
 
+static void on_leave(struct loop_timer *t)
+{
+    struct module_link *ml = container_of(t, struct module_link, leave);
+    if (ml->peer == NULL || !parts_moved_from(ml))
+        return;
+    if (log_allow(ml->core->env, &ml->log))
+        log_info(ml->core->env,
+                 "a module does not answer, and another one serves now: its connection is given up",
+                 "module=%u", ml->module);
+    link_close(ml);
+}
+
+void link_check_moved(struct module_link *ml)
+{
+    struct loop *loop = ml->core->env->loop;
+    if (ml->peer == NULL || !parts_moved_from(ml))
+        loop_timer_cancel(loop, &ml->leave);
+    else if (!loop_timer_armed(&ml->leave))
+        loop_timer_arm(loop, &ml->leave, LEAVE_NS);
+}
+
 void link_want(struct module_link *ml)
 {
     if (ml->state == LINK_IDLE && !loop_timer_armed(&ml->timer))
@@ -203,6 +226,7 @@ struct module_link *link_get(struct volume_core *core, uint32_t module)
     list_init(&ml->sent);
     list_init(&ml->all);
     loop_timer_init(&ml->timer, on_timer);
+    loop_timer_init(&ml->leave, on_leave);
     core->link_by_id[module] = ml;
     list_push_back(&core->links, &ml->all);
     return ml;
@@ -250,6 +274,7 @@ void links_destroy(struct volume_core *core)
         struct module_link *ml = list_entry(n, struct module_link, all);
         link_abandon_peers(ml);
         loop_timer_cancel(core->env->loop, &ml->timer);
+        loop_timer_cancel(core->env->loop, &ml->leave);
         free(ml);
     }
     free(core->link_by_id);

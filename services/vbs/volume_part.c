@@ -434,10 +434,24 @@ static void parts_take_moved(struct list *l, struct list *moved)
     }
 }
 
+bool parts_moved_from(const struct module_link *ml)
+{
+    list_for_each(n, &ml->sent)
+    {
+        const struct part *p = list_entry(n, struct part, link);
+        struct part_route route;
+        const struct table_partition *partition;
+        if (p->req != NULL && part_find(p, &route, &partition) != NULL && route.module != ml->module)
+            return true;
+    }
+    return false;
+}
+
 void parts_check_table(struct volume_core *core)
 {
     struct list moved;
     list_init(&moved);
+    list_for_each(n, &core->links) link_check_moved(list_entry(n, struct module_link, all));
     parts_take_moved(&core->backoff, &moved);
     list_for_each(n, &core->links) parts_take_moved(&list_entry(n, struct module_link, all)->waiting, &moved);
     list_splice(&moved, &core->parked);

@@ -1,6 +1,8 @@
 /* The volume core against a real metadata controller and scripted modules, over tcp. */
 #include "vbs_harness.h"
 
+#include "services/mdc/mdc_internal.h"
+
 struct fixture {
     struct vbs_world *vw;
     struct opened o;
@@ -257,6 +259,42 @@ static void test_module_restarts(void **state)
     assert_memory_equal(in.buf, out.buf, 8 * MIB);
     free(in.buf);
     free(out.buf);
+}
+
+/* Makes other the primary of everything, as the controller would. */
+static void publish_primary(struct vbs_world *vw, uint32_t module)
+{
+    struct table *t = &vw->w->mdc->table;
+    const struct table_pool *pool = table_pool_by_id(t, 1);
+    assert_non_null(pool);
+    for (uint32_t i = 0; i < pool->partitions; i++) {
+        struct table_partition p = *table_partition_at(t, pool, i);
+        p.epoch++;
+        memset(p.members, 0, sizeof p.members);
+        p.members[0] = module | TABLE_MEMBER_IN_SYNC;
+        table_publish(t, TABLE_PARTITION, pool->first_partition + i, &p);
+    }
+}
+
+/* A module that says nothing, though the connection to it stands, is left when another one is the primary. */
+static void test_silent_and_superseded(void **state)
+{
+    struct fixture *fx = *state;
+    struct io io;
+    fake_push_all(fx->vw, FAKE_HOLD, 0);
+    io_prepare(&io, VOLUME_WRITE, 0, 4096, 0);
+    assert_int_equal(volume_submit(fx->o.v, &io.r), 0);
+    WORLD_UNTIL(fx->vw->w, fx->vw->m[0].held_count + fx->vw->m[1].held_count == 1);
+    struct fake_module *silent = &fx->vw->m[fx->vw->m[0].held_count == 1 ? 0 : 1];
+    struct fake_module *next = &fx->vw->m[silent == &fx->vw->m[0] ? 1 : 0];
+    next->script_at = next->script_len = 0;
+    vbs_rounds(fx->vw, 50);
+    assert_false(io.done); /* silence alone is no reason */
+    publish_primary(fx->vw, next->id);
+    assert_int_equal(io_wait(fx->vw, &io), 0);
+    assert_int_equal(next->requests, 1);
+    fake_release(silent, STATUS_NOT_SERVING);
+    free(io.buf);
 }
 
 static void test_mdc_stops(void **state)
@@ -624,6 +662,7 @@ int main(void)
         TEST(test_refusals_that_stay),
         TEST(test_lost_connections),
         TEST(test_module_restarts),
+        TEST(test_silent_and_superseded),
         TEST(test_mdc_stops),
         TEST(test_wrong_read_checksums),
         TEST(test_page_changes_under_way),
