@@ -25,6 +25,17 @@ k8s_check <"$CLUSTER_DIR/default.yaml" >/dev/null || fail "the values as they co
 render "$CLUSTER_DIR/again.yaml" -f "$CHART_TESTS/values/everything.yaml"
 cmp "$CLUSTER_DIR/again.yaml" "$CLUSTER_DIR/everything.yaml"
 
+# Another version of the chart restarts nothing: what pods are made of is the same.
+cp -r "$CHART" "$CLUSTER_DIR/newer"
+sed -i 's/^version: .*/version: 99.0.0/' "$CLUSTER_DIR/newer/Chart.yaml"
+helm template cistern "$CLUSTER_DIR/newer" --namespace storage -f "$CHART_TESTS/values/everything.yaml" >"$CLUSTER_DIR/newer.yaml"
+python3 - "$CLUSTER_DIR/newer.yaml" "$CLUSTER_DIR/everything.yaml" <<'PY' || fail "a new version of the chart would restart pods"
+import sys, yaml
+one, two = ([(d["metadata"]["name"], d["spec"]["template"]) for d in yaml.safe_load_all(open(p)) if d and "template" in d.get("spec", {})]
+            for p in sys.argv[1:])
+sys.exit(0 if one == two and len(one) > 5 else 1)
+PY
+
 # The check itself: each of these must be found.
 planted() { # WHAT SED-EXPRESSION
     sed -E "$2" "$CLUSTER_DIR/everything.yaml" >"$CLUSTER_DIR/planted.yaml"

@@ -13,7 +13,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What selects pods: never changes over the life of a release. */}}
+{{/* What selects pods, and all that their templates have: nothing that changes with the chart's version, or each upgrade would restart every OSD. */}}
 {{- define "cistern.selector" -}}
 app.kubernetes.io/name: {{ include "cistern.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
