@@ -295,27 +295,29 @@ static int print_json(const struct top *t)
 /* ---- the screen ---- */
 
 /* Draws text over what is there, as much as fits: a line ends at the right edge, and the last one says how
- * many do not fit. The terminal may have another size each time. */
+ * many do not fit. The terminal may have another size each time. The cursor rests on a line of its own, where
+ * messages go. */
 static void draw(const char *text)
 {
     struct winsize w = {0};
+    char note[80] = "";
     unsigned rows = 24, columns = 80, line = 0, more = 0;
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_row > 1 && w.ws_col > 0) {
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_row > 2 && w.ws_col > 0) {
         rows = w.ws_row;
         columns = w.ws_col;
     }
     fputs("\033[H", stdout);
     while (*text != '\0') {
         const size_t len = strcspn(text, "\n");
-        if (++line < rows)
+        if (++line < rows - 1)
             printf("%.*s\033[K\n", (int)min_u64(len, columns), text);
         else
             more++;
         text += len + (text[len] == '\n');
     }
     if (more > 0)
-        printf("... %u lines more: a larger terminal has room for them", more);
-    fputs("\033[K\033[J", stdout);
+        snprintf(note, sizeof(note), "... %u lines more: a larger terminal has room for them\n", more);
+    printf("%.*s\033[K\033[J%s", (int)min_u64(strcspn(note, "\n"), columns), note, more > 0 ? "\n" : "");
     fflush(stdout);
 }
 

@@ -92,6 +92,7 @@ grep -q '^cistern_pool_partitions{pool="main"} ' <(scrape mdc) || fail "no figur
 # ---- top: the same figures, without HTTP ----
 cistern top --interval 300ms >top.out
 for s in osd1 osd2 san1 vbs1; do grep -qw "$s" top.out || fail "top does not show $s: $(cat top.out)"; done
+python3 "$http" screen osd2 "$CISTERN_BIN/cistern" top --interval 500ms || fail "top on a terminal"
 cistern bench data --write --size 4k --depth 4 --runtime 3s >bench.out 2>&1 &
 load=$!
 cistern top --json --interval 1500ms | python3 -c '

@@ -5,14 +5,21 @@ get PORT PATH               prints the body, whatever the status
 status PORT PATH CODE       prints the body; exit 1 when the status is another
 check <PAGE                 reads a page of metrics; exit 1 and a word when it is malformed
 sum NAME[{a="b",...}] <PAGES   the sum of all series of that name that have these labels at least
+screen WORD COMMAND...      runs it on a terminal that changes its size, ends it by ^C; each line must fit, WORD must be there
 attack PORT                 garbage, headers without end, 1000 connections; the service must still answer after it
 """
+import fcntl
 import http.client
 import os
+import pty
 import re
 import resource
+import select
+import signal
 import socket
+import struct
 import sys
+import termios
 import time
 
 SERIES = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (\S+)$')
@@ -95,6 +102,37 @@ def total(what, text):
     return sum(found)
 
 
+def read_for(fd, seconds):
+    got, end = b"", time.monotonic() + seconds
+    while time.monotonic() < end:
+        if select.select([fd], [], [], 0.1)[0]:
+            try:
+                got += os.read(fd, 65536)
+            except OSError:  # the other end is closed
+                break
+    return got.decode()
+
+
+def screen(word, command):
+    pid, fd = pty.fork()
+    if pid == 0:
+        time.sleep(0.5)  # until the terminal has its size
+        os.execvp(command[0], command)
+    for rows, columns in ((40, 200), (6, 50)):
+        fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        frames = read_for(fd, 4).split("\x1b[H")
+        last = frames[-2]  # the last one that is whole
+        lines = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", last).split("\r\n")
+        assert len(lines) <= rows and max(map(len, lines)) <= columns, (rows, columns, lines)
+        assert word in last or rows < 10, last
+        assert ("lines more" in last) == (rows < 10), last
+    os.kill(pid, signal.SIGINT)
+    rest = read_for(fd, 2)
+    assert "\x1b[?25h" in rest, "the cursor stays hidden"
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status == 0, status
+
+
 def push(port, data):
     s = socket.create_connection(("127.0.0.1", port), timeout=1)
     try:
@@ -157,6 +195,8 @@ def main():
         check(sys.stdin.read())
     elif what == "sum":
         print(total(sys.argv[2], sys.stdin.read()))
+    elif what == "screen":
+        screen(sys.argv[2], sys.argv[3:])
     elif what == "attack":
         attack(int(sys.argv[2]))
 
