@@ -108,6 +108,11 @@ static void fill_store(const struct store *store, struct rwm_figures *f)
     f->client_write_bytes = s.client_write_bytes;
     f->device_write_bytes = s.device_write_bytes;
     f->flushes = s.flushes;
+    const struct store_device_times *times = store_device_times(store);
+    f->device_read_ns = times->op[DEVICE_READ];
+    f->device_write_ns = times->op[DEVICE_WRITE];
+    f->device_flush_ns = times->op[DEVICE_FLUSH];
+    f->device_discard_ns = times->op[DEVICE_DISCARD];
     f->batches = s.batches;
     f->checkpoints = s.checkpoints;
     f->cache_hits = s.cache_hits;

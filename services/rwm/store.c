@@ -11,6 +11,7 @@ static void sio_done(struct device_io *io, int rc)
 {
     struct sio *sio = container_of(io, struct sio, io);
     sio->s->ios--;
+    metrics_hist_add(&sio->s->times.op[io->op], loop_now_ns(sio->s->env->loop) - sio->begun_ns);
     if (sio->s->closing || sio->s->opening)
         store_kick(sio->s);
     sio->fn(sio, rc);
@@ -33,6 +34,7 @@ void sio_submit(struct sio *sio, struct device *d, enum device_op op, uint64_t o
     if (op == DEVICE_WRITE)
         s->stats.device_write_bytes += length;
     s->ios++;
+    sio->begun_ns = loop_now_ns(s->env->loop);
     int rc = device_submit(d, &sio->io);
     if (rc == 0)
         return;
@@ -680,6 +682,11 @@ void store_destroy(struct store *s)
     free(s->sink);
     free(s->blk_hash);
     free(s);
+}
+
+const struct store_device_times *store_device_times(const struct store *s)
+{
+    return &s->times;
 }
 
 void store_stats_get(const struct store *s, struct store_stats *out)

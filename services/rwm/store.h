@@ -16,6 +16,7 @@
 #include "common/device/device.h"
 #include "common/env.h"
 #include "common/list.h"
+#include "common/metrics.h"
 
 struct store;
 
@@ -206,6 +207,11 @@ struct store_stats {
     uint64_t flushes, batches, checkpoints, cache_hits, cache_misses, bad_units, bad_pages, resident_bytes;
 };
 void store_stats_get(const struct store *store, struct store_stats *out);
+/* How long requests of the devices took, data and journal together; by enum device_op. Failed ones too. */
+struct store_device_times {
+    struct metric_hist op[DEVICE_DISCARD + 1];
+};
+const struct store_device_times *store_device_times(const struct store *store);
 bool store_is_broken(const struct store *store);
 bool store_is_damaged(const struct store *store);
 /* Nothing submitted is under way (tests, shutdown). */

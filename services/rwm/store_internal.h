@@ -36,6 +36,7 @@ struct sio {
     struct iovec one;
     struct list failed; /* refused at submit: told in the next round */
     int failed_rc;
+    uint64_t begun_ns;
     unsigned priv_generation; /* for its owner */
 };
 void sio_init(struct sio *sio, struct store *s, void (*fn)(struct sio *, int));
@@ -468,6 +469,7 @@ struct store {
     struct loop_task task;
     bool *destroyed; /* set by store_destroy when it runs inside a callback */
     unsigned ios;    /* device requests under way */
+    struct store_device_times times;
     struct list failed;
     struct flusher flush_data, flush_journal;
 
