@@ -282,7 +282,7 @@ static void test_silent_and_superseded(void **state)
     struct fixture *fx = *state;
     struct io io;
     fake_push_all(fx->vw, FAKE_HOLD, 0);
-    io_prepare(&io, VOLUME_WRITE, 0, 4096, 0);
+    io_prepare(&io, VOLUME_READ, 0, 4096, 0);
     assert_int_equal(volume_submit(fx->o.v, &io.r), 0);
     WORLD_UNTIL(fx->vw->w, fx->vw->m[0].held_count + fx->vw->m[1].held_count == 1);
     struct fake_module *silent = &fx->vw->m[fx->vw->m[0].held_count == 1 ? 0 : 1];
