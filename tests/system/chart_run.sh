@@ -17,7 +17,7 @@ render "$manifests" -f "$CHART_TESTS/values/three-nodes.yaml" \
     --set "san.agents[0].name=array,san.agents[0].portal=127.0.0.1:$(cluster_port tgt),san.agents[0].luns[0].lun=1" \
     --set "san.agents[0].target=iqn.2026-01.org.cistern:array,san.options.buffer-memory=16M,san.options.cache-memory=16M" \
     --set "osd.devices[0].name=raw,osd.devices[0].node=node2,osd.devices[0].path=/dev/sdb,osd.devices[0].size=1Gi" \
-    --set "pools[1].name=rest,pools[1].members={array,raw}" --set test.operations=600
+    --set "metrics.enabled=${CHART_METRICS:-true}" --set "pools[1].name=rest,pools[1].members={array,raw}" --set test.operations=600
 mapfile -t all < <("$pods_py" prepare "$CLUSTER_DIR" "$manifests" "$CISTERN_BIN")
 services=()
 for pod in "${all[@]}"; do

@@ -41,7 +41,7 @@ refused 'agent "a1": LUN 1 has no portal or no target' --set "$agent"
 refused "chap.user needs its secret" --set "$agent,san.agents[0].portal=192.0.2.1,san.agents[0].target=iqn.2026-01.com.example:a,san.agents[0].chap.user=u"
 refused "no NetworkPolicy reaches pods on the host's network" --set network.hostNetwork=true,networkPolicy.enabled=true
 refused "set osd.seccomp.type to Localhost too" --set seccompInstaller.enabled=true
-refused "need metrics.enabled" --set metrics.rules.enabled=true
+refused "need metrics.enabled" --set metrics.rules.enabled=true,metrics.enabled=false
 refused "makes one of more than 52 characters" --set 'osd.sets[0].name=a123456789012345678901234567890123456789,osd.sets[0].replicas=1,osd.sets[0].storage.size=1Gi' --set fullnameOverride=b123456789012345678901
 refused 'there is no pool "q" in pools' --set 'pools[0].name=p,test.pool=q'
 

@@ -116,8 +116,12 @@ static void test_connect_refusals(void **state)
     o.gateway = o.mdc = NULL;
     refuse_connect(&o, -EINVAL, "mdc or gateway");
     o = good;
-    o.mdc = "tcp:localhost:1";
-    refuse_connect(&o, -EINVAL, "tcp:localhost:1");
+    o.mdc = "tcp:local host:1";
+    refuse_connect(&o, -EINVAL, "tcp:local host:1");
+    o.mdc = "tcp:nobody.invalid:1"; /* a name may come to be known */
+    o.connect_timeout_ms = 300;
+    refuse_connect(&o, -ETIMEDOUT, "tcp:nobody.invalid:1");
+    o = good;
     o.mdc = "sim:1:7100";
     refuse_connect(&o, -EPROTONOSUPPORT, "sim:1:7100");
     o = good;

@@ -10,7 +10,7 @@ image=${1:?usage: kube_play.sh IMAGE}
 chmod 755 "$CLUSTER_DIR"
 manifests=$CLUSTER_DIR/manifests.yaml
 render "$manifests" -f "$CHART_TESTS/values/three-nodes.yaml" --set test.operations=2000 \
-    --set "image.repository=${image%:*},image.tag=${image##*:},image.pullPolicy=Never"
+    --set metrics.enabled=false --set "image.repository=${image%:*},image.tag=${image##*:},image.pullPolicy=Never"
 mapfile -t all < <("$CHART_TESTS/pods.py" prepare "$CLUSTER_DIR" "$manifests" "")
 
 play() { # POD

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import sys
+import urllib.request
 
 import yaml
 
@@ -182,11 +183,24 @@ def environment(pod, name):
     return env
 
 
+def ask(container, probe, ip):
+    get = probe["httpGet"]
+    port = next(p["containerPort"] for p in container["ports"] if p["name"] == get["port"])
+    try:
+        with urllib.request.urlopen(f"http://{ip}:{port}{get['path']}", timeout=probe["timeoutSeconds"]) as answer:
+            print(answer.status)
+    except OSError as e:
+        sys.exit(f"{get['path']}: {e}")
+
+
 def run(folder, name, probe):
     pod = json.loads(read(f"{folder}/pods/{name}/pod.json"))
     container = pod["container"]
     env = environment(pod, name)
     words = container.get("command", []) + container.get("args", [])
+    if probe and "httpGet" in container[f"{probe}Probe"]:
+        ask(container, container[f"{probe}Probe"], pod["ip"])
+        return
     if probe:
         words = container[f"{probe}Probe"]["exec"]["command"]
     words = [mapped(re.sub(r"\$\((\w+)\)", lambda m: env[m.group(1)], w), pod["paths"]) for w in words]
