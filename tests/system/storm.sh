@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Three copies on hosts of their own: each service in turn is killed, stopped for a while, or loses its cable, again and again,
-# under three loads: no client sees an error, and what is there at the end is what was written.
+# Three copies on hosts of their own: each service in turn is killed, stopped for a while, or loses its cable, again and again, and then
+# OSDs lose their disks and get blank ones, under three loads: no client sees an error, and what is there at the end is what was
+# written.
 . "$(dirname "$0")/lib.sh"
 . "$here/hosts.sh"
 need fio nbdkit
@@ -71,6 +72,25 @@ for round in $(seq "$ROUNDS"); do
         kill -0 $job 2>/dev/null || fail "round $round: $victim $what: a client saw an error: $(tail -n 5 "$CLUSTER_DIR"/fio-*.out "$CLUSTER_DIR/mirror.out")"
     done
     echo "[$SECONDS s] round $round: $victim $what: in sync again"
+done
+module() { # NAME STATE: its id
+    cistern --json module list | python3 -c 'import json, sys
+print(*[m["id"] for m in json.load(sys.stdin) if m["name"] == sys.argv[1] and m["state"] == sys.argv[2]])' "$1" "$2"
+}
+has_module() { [ -n "$(module "$1" "$2")" ]; }
+for victim in osd2 osd4; do
+    cluster_kill9 "$victim"
+    rm "$CLUSTER_DIR/$victim.img"
+    cluster_start "$victim" || fail "$victim does not start with a blank disk"
+    wait_until 60 has_module "$victim" up && wait_until 60 has_module "$victim" down || fail "a blank disk is not a new module: $(cistern module list)"
+    old=$(module "$victim" down)
+    cistern module add "$(module "$victim" up)" main
+    timeout 180 ip netns exec "$hosts_prefix-client" "$CISTERN_BIN/cistern" module remove "$old" --wait || fail "module $old, whose disk is gone, can not be removed: $(cistern pool status main)"
+    wait_until 120 in_sync || fail "the copies that $victim lost are not made anew: $(cistern pool status main)"
+    for job in $direct $gated $mirrored; do
+        kill -0 $job 2>/dev/null || fail "$victim with a blank disk: a client saw an error: $(tail -n 5 "$CLUSTER_DIR"/fio-*.out "$CLUSTER_DIR/mirror.out")"
+    done
+    echo "[$SECONDS s] $victim has a blank disk: all copies are there again"
 done
 touch "$CLUSTER_DIR/enough" "$CLUSTER_DIR/mirror.stop"
 wait $direct || fail "the direct load saw an error: $(tail -n 20 "$CLUSTER_DIR/fio-direct.out")"
