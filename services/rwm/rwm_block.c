@@ -459,8 +459,8 @@ static bool block_submit_first(struct rwm *m, struct rwm_block *b, struct rwm_pi
         status = STATUS_DAMAGED;
     }
     if (status == STATUS_OK && !has_version(p) && p->kind != RWM_PIECE_CLEAR && copies_of(m, p) &&
-        b->version.epoch == 0 && !rwm_forward_room(copies_of(m, p)))
-        status = STATUS_NO_SPACE;
+        b->version.epoch == 0)
+        status = rwm_forward_room(copies_of(m, p));
     if (status != STATUS_OK || there) {
         block_drop_first(b, p, status);
         return true;

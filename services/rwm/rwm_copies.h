@@ -53,6 +53,7 @@ struct rwm_peer {
     uint64_t promise_sent_ns, promise_until_ns; /* held until; 0 = none */
     uint64_t free_blocks, spent_blocks;         /* at the last answer; that may have been filled since */
     unsigned filling;                           /* forwards under way that may fill one */
+    bool room_wanted;                           /* used up: the next tick asks anew */
     struct rwm_turn_pass *turns;                /* write turns on their way there */
     uint64_t turns_told;                        /* m->turn_serial that it has all turns up to */
     struct rpc_call hello_call, promise_call;
@@ -317,8 +318,9 @@ void rwm_reconcile_stop(struct rwm_copies *c);
 void rwm_reconcile_step(struct rwm_copies *c);
 
 /* ---- rwm_forward.c ---- */
-/* The members that count have room for a write that may take a new block. */
-bool rwm_forward_room(const struct rwm_copies *c);
+/* Have the members that count room for a write that may take a new block? STATUS_OK; STATUS_NO_SPACE: one has
+ * said that it has none; STATUS_AGAIN: what one granted is used up, and it is asked for more. */
+uint32_t rwm_forward_room(struct rwm_copies *c);
 /* p has its version and the store has p: on to the other members. */
 void rwm_forward_start(struct rwm_copies *c, struct rwm_piece *p);
 /* The store answered p. */

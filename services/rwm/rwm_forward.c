@@ -276,15 +276,20 @@ static void forward_send(struct rwm_copy *k, struct rwm_piece *p)
     k->peer->spent_blocks += f->fills;
 }
 
-bool rwm_forward_room(const struct rwm_copies *c)
+uint32_t rwm_forward_room(struct rwm_copies *c)
 {
-    for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
-        const struct rwm_copy *k = &c->copy[i];
-        if (rwm_copy_counts(k) && k->joined && k->peer->promise_until_ns != 0 &&
-            k->peer->spent_blocks >= k->peer->free_blocks)
-            return false;
+    uint32_t status = STATUS_OK;
+    rwm_each_copy(k, c)
+    {
+        if (!rwm_copy_counts(k) || !k->joined || k->peer->promise_until_ns == 0 ||
+            k->peer->spent_blocks < k->peer->free_blocks)
+            continue;
+        if (k->peer->free_blocks == 0)
+            return STATUS_NO_SPACE;
+        k->peer->room_wanted = true; /* what was granted is used up: there may be more */
+        status = STATUS_AGAIN;
     }
-    return true;
+    return status;
 }
 
 void rwm_forward_start(struct rwm_copies *c, struct rwm_piece *p)

@@ -235,6 +235,7 @@ static void promise_done(struct rpc_call *call, const struct rpc_result *result)
     memcpy(&reply, result->body, sizeof(reply));
     peer->free_blocks = reply.free_blocks;
     peer->spent_blocks = peer->filling;
+    peer->room_wanted = false;
     peer->promise_until_ns = peer->promise_sent_ns + peer->promise.duration_ns;
     list_for_each(n, &m->copies_due) rwm_copies_wake(list_entry(n, struct rwm_copies, due_link));
 }
@@ -244,7 +245,8 @@ static void promise_renew(struct rwm_peer *peer)
     uint64_t clock = loop_clock_ns(peer->m->env->loop);
     if (peer->state != PEER_UP || peer->promise_busy || peer->joined == 0)
         return;
-    bool fresh = peer->promise_until_ns != 0 && clock < peer->promise_sent_ns + RWM_PROMISE_NS / 3;
+    bool fresh = peer->promise_until_ns != 0 && !peer->room_wanted &&
+                 clock < peer->promise_sent_ns + RWM_PROMISE_NS / 3;
     if (fresh)
         return;
     peer->promise.duration_ns = RWM_PROMISE_NS;

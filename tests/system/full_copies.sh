@@ -2,7 +2,7 @@
 # Pools with two copies that fill up, one member alone before the others: "no space" comes before any harm, discards and deletes make
 # room, and what was written is what is read.
 . "$(dirname "$0")/lib.sh"
-need fio nbdkit nbdcopy bc
+need fio nbdkit nbdcopy
 
 CLUSTER_SAN=
 cluster_define_all 96M
@@ -39,7 +39,7 @@ kept() {
     nbdcopy "$(cluster_nbd_uri keep)" got || fail "cannot be read $1"
     cmp want got || fail "other data $1"
 }
-full_is_said() { [ "$(cistern --json status | grep -oE '"modules_(near_)?full": *[0-9]+' | grep -oE '[0-9]+$' | paste -sd+ | bc)" -ge 1 ]; }
+full_is_said() { [ "$(cistern --json status | grep -oE '"modules_(near_)?full": *[0-9]+' | grep -oE '[0-9]+$' | awk '{ n += $1 } END { print n + 0 }')" -ge 1 ]; }
 nothing_is_said() { ! full_is_said; }
 verified() {
     fio --name=again --ioengine=nbd --uri="$(cluster_nbd_uri big)" --rw=write --bs=64k --size=24M --verify=crc32c --verify_state_save=0 \
