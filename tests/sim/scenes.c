@@ -35,13 +35,12 @@ static uint32_t host(unsigned number)
 static void deed(struct sim_cluster *c, uint64_t after_ns, enum sim_deed_kind kind, unsigned a, unsigned b,
                  bool both)
 {
-    for (unsigned i = 0; i < ARRAY_LEN(c->scenes.deeds); i++) {
-        if (c->scenes.deeds[i].at_ns != 0)
-            continue;
-        c->scenes.deeds[i] =
-            (struct sim_deed){.at_ns = now_of(c) + after_ns + 1, .kind = kind, .a = a, .b = b, .both = both};
+    struct sim_scenes *s = &c->scenes;
+    if (s->planned == ARRAY_LEN(s->deeds))
         return;
-    }
+    uint64_t at_ns = now_of(c) + after_ns + 1;
+    s->due_ns = s->planned == 0 ? at_ns : min_u64(s->due_ns, at_ns);
+    s->deeds[s->planned++] = (struct sim_deed){.at_ns = at_ns, .kind = kind, .a = a, .b = b, .both = both};
 }
 
 static void cut(struct sim_cluster *c, unsigned a, unsigned b, bool both, uint64_t for_ns)
@@ -494,6 +493,25 @@ void sim_scene_start(struct sim_cluster *c)
     s->until_ns = now_of(c) + 100 * NS_PER_MS;
 }
 
+/* In the order in which they were planned; none of them plans another one. */
+static void deeds_do(struct sim_cluster *c)
+{
+    struct sim_scenes *s = &c->scenes;
+    unsigned left = 0;
+    uint64_t due_ns = UINT64_MAX;
+    for (unsigned i = 0; i < s->planned; i++) {
+        struct sim_deed d = s->deeds[i];
+        if (d.at_ns <= now_of(c)) {
+            deed_do(c, &d);
+            continue;
+        }
+        s->deeds[left++] = d;
+        due_ns = min_u64(due_ns, d.at_ns);
+    }
+    s->planned = left;
+    s->due_ns = due_ns;
+}
+
 void sim_scene_last(struct sim_cluster *c)
 {
     static void (*const last[])(struct sim_cluster *, unsigned, unsigned) = {scene_half_way, scene_half_way,
@@ -519,13 +537,8 @@ void sim_scene_last(struct sim_cluster *c)
 void sim_scenes_step(struct sim_cluster *c)
 {
     struct sim_scenes *s = &c->scenes;
-    for (unsigned i = 0; i < ARRAY_LEN(s->deeds); i++) {
-        struct sim_deed d = s->deeds[i];
-        if (d.at_ns == 0 || d.at_ns > now_of(c))
-            continue;
-        s->deeds[i].at_ns = 0;
-        deed_do(c, &d);
-    }
+    if (s->planned > 0 && s->due_ns <= now_of(c))
+        deeds_do(c);
     unsigned primary, member;
     if (s->begin && moment(c, &primary, &member)) {
         void (*begin)(struct sim_cluster *, unsigned, unsigned) = s->begin;
@@ -540,18 +553,14 @@ void sim_scenes_step(struct sim_cluster *c)
 uint64_t sim_scenes_due(const struct sim_cluster *c)
 {
     uint64_t due = c->scenes.begin ? now_of(c) + WATCH_NS : UINT64_MAX;
-    for (unsigned i = 0; i < ARRAY_LEN(c->scenes.deeds); i++)
-        if (c->scenes.deeds[i].at_ns != 0)
-            due = min_u64(due, c->scenes.deeds[i].at_ns);
-    return due;
+    return c->scenes.planned > 0 ? min_u64(due, c->scenes.due_ns) : due;
 }
 
 void sim_scenes_end(struct sim_cluster *c)
 {
     put_back(c);
     c->scenes.begin = NULL;
-    for (unsigned i = 0; i < ARRAY_LEN(c->scenes.deeds); i++)
-        c->scenes.deeds[i].at_ns = 0;
+    c->scenes.planned = 0;
 }
 
 void sim_scenes_free(struct sim_cluster *c)

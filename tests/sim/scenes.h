@@ -14,7 +14,7 @@ struct medium;
 
 enum sim_deed_kind { DEED_RESUME, DEED_KILL, DEED_START, DEED_HEAL, DEED_CUT, DEED_BREAK, DEED_PUT_BACK };
 struct sim_deed {
-    uint64_t at_ns; /* 0 = none */
+    uint64_t at_ns;
     enum sim_deed_kind kind;
     unsigned a, b; /* processes */
     bool both;     /* ways; or: with a loss of power */
@@ -22,6 +22,8 @@ struct sim_deed {
 enum sim_moment { MOMENT_NONE, MOMENT_READING, MOMENT_WRITING, MOMENT_JOINING, MOMENT_EQUAL, MOMENT_COMMIT };
 struct sim_scenes {
     struct sim_deed deeds[64];
+    unsigned planned;       /* of them; in the first places */
+    uint64_t due_ns;        /* of the next one */
     enum sim_moment moment; /* waited for */
     void (*begin)(struct sim_cluster *c, unsigned primary, unsigned member);
     uint64_t until_ns;

@@ -15,29 +15,35 @@ SEVERAL = (2, 3)
 plant("ack-before-flush", "a write is acknowledged when it is durable",
       (RWM + "store_journal.c", "    if (b->state == BATCH_WRITING && !b->s->broken) {", "    if (false) {"))
 plant("checkpoint-without-flush", "the journal's space is reused when what it protected is durable in its place",
-      (RWM + "store_checkpoint.c", "    flush_request(s, &s->flush_data, &s->ck.wait);", "    flushed(&s->ck.wait, 0);"))
+      (RWM + "store_checkpoint.c", "    flush_request(s, &s->flush_data, &s->ck.wait);", "    flushed(&s->ck.wait, 0);"),
+      missed="needs a loss of power within a millisecond of a checkpoint: unit.torture_seeds plants and finds it")
 plant("reuse-slot-early", "a slot is reused when the record that freed it is durable and its readers have left",
       (RWM + "store_write.c", "        r->freed = old;\n    }\n    if (inlined) {",
        "        r->freed = old;\n        if (old != STORE_NONE)\n            alloc_mark(s, old, true);\n    }\n    if (inlined) {"))
 plant("drop-overlay-early", "a unit is read from memory until its write-back has landed",
       (RWM + "store_checkpoint.c", "    io->sio.priv_generation = blk_reader_enter(b);",
-       "    io->sio.priv_generation = blk_reader_enter(b);\n    b->overlay_mask &= ~b->wb_mask;"))
+       "    io->sio.priv_generation = blk_reader_enter(b);\n    b->overlay_mask &= ~b->wb_mask;"),
+      missed="a window of one write of a medium: unit.torture_seeds")
 plant("replay-past-torn", "replay ends before the first batch that is not whole",
       (RWM + "store_apply.c", "    if (!c->payload_ok)\n        return false;\n", "    if (c)\n        return true;\n"))
 plant("answer-from-memory", "what a LUN's index says is told only while the LUN is ours",
-      (RWM + "store_read.c", "    if (memory && !may_be_taken(s)) {", "    if (memory) {"), copies=(1,))
+      (RWM + "store_read.c", "    if (memory && !may_be_taken(s)) {", "    if (memory) {"), copies=(1,),
+      missed="not in 260 seeds: needs an agent that wakes up with a read of a hole in hand; seed 16 of an earlier simulator found it. unit.store")
 
 # ---- a request at the module
 plant("no-wait-for-merge", "a merge reads what the writes before it left",
       (RWM + "rwm_block.c", "    if (b->in_store > 0)\n        return false;\n    /* Each goes on",
        "    if (b->in_store > 0 && !merges)\n        return false;\n    /* Each goes on"))
 plant("skip-epoch", "a request with an older epoch is refused",
-      (RWM + "rwm_check.c", "    return r->epoch < part->epoch ? STATUS_STALE_EPOCH : STATUS_OK;", "    return STATUS_OK;"))
+      (RWM + "rwm_check.c", "    return r->epoch < part->epoch ? STATUS_STALE_EPOCH : STATUS_OK;", "    return STATUS_OK;"),
+      missed="harmless as it stands: the module looks at its own epoch, in which it is the primary or not; the sender's only makes that one refresh. unit.rwm")
 plant("skip-incarnation", "a request for another start of the module is refused",
-      (RWM + "rwm_check.c", "    if (r->incarnation != m->config.incarnation)", "    if (false)"))
+      (RWM + "rwm_check.c", "    if (r->incarnation != m->config.incarnation)", "    if (false)"),
+      missed="the same: a start serves in a new epoch only, and asks nobody what the sender believes. unit.rwm")
 plant("skip-epoch-and-incarnation", "both of these",
       (RWM + "rwm_check.c", "    return r->epoch < part->epoch ? STATUS_STALE_EPOCH : STATUS_OK;", "    return STATUS_OK;"),
-      (RWM + "rwm_check.c", "    if (r->incarnation != m->config.incarnation)", "    if (false)"))
+      (RWM + "rwm_check.c", "    if (r->incarnation != m->config.incarnation)", "    if (false)"),
+      missed="as each of them")
 plant("skip-generation", "a request with an older generation is refused",
       (RWM + "rwm_check.c", "    if (r->generation < v->generation)", "    if (false)"))
 plant("skip-turn", "a write with a lower turn is refused",
@@ -46,13 +52,17 @@ plant("forget-turns", "turns survive a restart",
       (RWM + "rwm_turn.c", "        if (uuid_is_zero(&rec->volume))\n            continue;\n        uint32_t *head",
        "        if (true)\n            continue;\n        uint32_t *head"))
 plant("no-second-look", "turn and generation are looked at again before a version is given",
-      (RWM + "rwm_block.c", "    return rwm_check(m, &p->req->r, true, &newer);", "    (void)newer;\n    return STATUS_OK;"))
+      (RWM + "rwm_block.c", "    return rwm_check(m, &p->req->r, true, &newer);", "    (void)newer;\n    return STATUS_OK;"),
+      missed="not in 260 seeds; seed 19 with two copies of an earlier simulator found it. unit.rwm")
 plant("no-turn-floor", "a turn whose record went leaves a floor",
-      (RWM + "rwm_turn.c", "    int rc = v ? rwm_volume_set_turn_floor(m, v, turn_at(m, lowest)->turn) : 0;", "    int rc = v ? 0 : 0;"))
+      (RWM + "rwm_turn.c", "    int rc = v ? rwm_volume_set_turn_floor(m, v, turn_at(m, lowest)->turn) : 0;", "    int rc = v ? 0 : 0;"),
+      missed="not in 260 seeds: a ghost whose host's record was evicted meanwhile. unit.rwm")
 plant("keep-older-connection", "the older connection of a client ends before its newer one is served",
-      (RWM + "rwm_host.c", "    struct rwm_conn *older = i->conn;", "    struct rwm_conn *older = NULL;"))
+      (RWM + "rwm_host.c", "    struct rwm_conn *older = i->conn;", "    struct rwm_conn *older = NULL;"),
+      missed="not in 260 seeds: turns and the order of a block's queue stop what it would let through; seed 158 of an earlier simulator found it")
 plant("serve-dropped", "what a dead connection left without a version gets none",
-      (RWM + "rwm_block.c", "    if (p->req->dropped || !p->req->rpc || !rpc_request_alive(p->req->rpc))", "    if (!p->req->rpc)"))
+      (RWM + "rwm_block.c", "    if (p->req->dropped || !p->req->rpc || !rpc_request_alive(p->req->rpc))", "    if (!p->req->rpc)"),
+      missed="two earlier looks at the same (queue, held requests) and the order of a block's queue leave nothing for this one to catch")
 plant("skip-payload-crc", "a payload is checked before it is used",
       ("rdma/rpc_serve.c", "    if (rc == 0 && sge_crc(req->fetch_sge, op->sge_count) != req->payload_crc)", "    if (false)"))
 plant("epoch-of-before", "a start serves in a new epoch only",
@@ -60,11 +70,14 @@ plant("epoch-of-before", "a start serves in a new epoch only",
 
 # ---- generations, turns, detaches
 plant("confirm-early", "a generation is confirmed when the last write of before it has ended",
-      (RWM + "rwm_apply.c", "    return list_empty(&m->versioned) ||", "    return true || list_empty(&m->versioned) ||"))
+      (RWM + "rwm_apply.c", "    return list_empty(&m->versioned) ||", "    return true || list_empty(&m->versioned) ||"),
+      missed="not in 260 seeds: needs a write that a medium holds up over a detach, and readers before and after it. unit.rwm")
 plant("confirm-while-ahead", "nothing is confirmed that is refused for being old",
-      (RWM + "rwm_volume.c", "    volume_complain(m, v, what);\n    m->apply.incomplete = true;", "    volume_complain(m, v, what);"))
+      (RWM + "rwm_volume.c", "    volume_complain(m, v, what);\n    m->apply.incomplete = true;", "    volume_complain(m, v, what);"),
+      missed="not in 260 seeds: needs a restored store and a detach within its first round. unit.mdc_state, unit.rwm")
 plant("lower-generation", "a module never goes back to a lower generation",
-      (RWM + "rwm_volume.c", "    if (v->generation < rec->generation) {", "    if (false) {"))
+      (RWM + "rwm_volume.c", "    if (v->generation < rec->generation) {", "    if (false) {"),
+      missed="not in 260 seeds: the controller goes above what modules report before it opens anything. unit.rwm")
 plant("detach-at-once", "a detach is answered when all modules have confirmed it", (MDC + "ops_attach.c", "    d->await = v;\n", ""))
 plant("reopen-as-new", "an open that was ended by a detach does not go on",
       (VBS + "gateway_client.c", "        r.held = v->info.generation;\n", "        r.id = (struct uuid){{0}};\n"))
@@ -75,17 +88,27 @@ plant("association-never-ends", "an association at a gateway has one turn",
       (VBS + "volume_open.c", "    if (v->options.one_turn) {", "    if (false) {"))
 
 # ---- the controller
+plant("grow-before-the-cut", "what a shrink cut off is gone before a grow",
+      (MDC + "ops_module.c", "    if (pool_removing(s, v->rec.pool))\n        return;\n", ""),
+      missed="not in 100 seeds: what is cut goes within milliseconds, and few writes lie there. unit.mdc_volumes")
+plant("cut-forgotten", "a shrink removes what lies beyond the new end",
+      (RWM + "rwm_volume.c", " || v->resized_generation > extra_get(rec).cleaned_generation;", " || (rec && false);"),
+      missed="not in 100 seeds: few writes lie there. unit.rwm")
 plant("attached-as-it-was", "a detach holds although the store that knew of it is lost",
-      (MDC + "ops_restore.c", "        record_set_since(&a->rec, ahead->generation);\n", ""))
+      (MDC + "ops_restore.c", "        record_set_since(&a->rec, ahead->generation);\n", ""),
+      missed="not in 120 seeds of an earlier simulator: a detach between a copy and its restore, and a host that stands still over both. unit.mdc_ops")
 plant("turns-of-the-copy", "numbers are not given out twice by a restored store",
       (MDC + "mdc.c", "    mdc_numbers_lift(s);\n    mdc_tx_counters(&m->tx);\n",
-       "    s->counters.turn_limit += TURN_BATCH;\n    mdc_tx_counters(&m->tx);\n"))
+       "    s->counters.turn_limit += TURN_BATCH;\n    mdc_tx_counters(&m->tx);\n"),
+      missed="not in 120 seeds of an earlier simulator: modules tell the turns that they have seen. unit.mdc_ops")
 plant("publish-before-commit", "a decision is committed before it is published",
       (MDC + "jobs.c", "    int rc = mdc_tx_seal(m->state, &m->tx, &m->items, &m->item_count);",
-       "    if (m->started)\n        mdc_publish_batch(m);\n    int rc = mdc_tx_seal(m->state, &m->tx, &m->items, &m->item_count);"))
+       "    if (m->started)\n        mdc_publish_batch(m);\n    int rc = mdc_tx_seal(m->state, &m->tx, &m->items, &m->item_count);"),
+      missed="not in 150 seeds: the controller dies within the 300 us of that commit, and then everybody who saw the epoch. unit.mdc_state")
 plant("paused-controller-judges", "a controller that was paused itself declares nobody dead before a round of heartbeats",
       (MDC + "mdc.c", "    bool late = now_ns < m->judge_ns;", "    bool late = false;"),
-      (MDC + "mdc.c", "now_ns >= m->judge_ns && now_ns - m->last_tick_ns <= 2 * period_ns(m) &&", "true &&"))
+      (MDC + "mdc.c", "now_ns >= m->judge_ns && now_ns - m->last_tick_ns <= 2 * period_ns(m) &&", "true &&"),
+      missed="not in 100 seeds; the simulator before the last change of the code found it with seeds 77 and 198, and the bug behind it (kept seed 9). unit.mdc_state")
 plant("rolled-back-disk", "a medium that was put back from an old copy is refused",
       (MDC + "ops_module.c", "    if (rq->start_counter < m->rec.start_counter)", "    if (false)"),
       (MDC + "ops_module.c", "    if (rq->start_counter == m->rec.start_counter && rq->incarnation != m->rec.incarnation)", "    if (false)"),
@@ -94,17 +117,20 @@ plant("last-member-dropped", "the last member in sync is never dropped",
       (MDC + "ops_member.c", " ||\n        !others_in_sync(d->state, p, module))", ")"), copies=SEVERAL)
 plant("report-of-an-older-epoch", "a member is taken in by a report of the present epoch only",
       (MDC + "ops_member.c", " || p->epoch != item->epoch ||\n            mdc_partition_primary(p) != rq->module ||",
-       " ||\n            mdc_partition_primary(p) != rq->module ||"), copies=SEVERAL)
+       " ||\n            mdc_partition_primary(p) != rq->module ||"), copies=SEVERAL,
+      missed="not in 240 seeds; seed 49 of an earlier simulator found it, with three copies. unit.mdc_members")
 plant("report-of-an-older-start", "... and of the member's present start",
       (MDC + "ops_member.c", "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL ||\n"
        "            m->rec.incarnation != item->member_incarnation)",
-       "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL)"), copies=SEVERAL)
+       "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL)"), copies=SEVERAL,
+      missed="not in 150 seeds: a new start makes a new epoch, by which the report is refused as well. unit.mdc_members")
 plant("report-of-any-age", "both of these",
       (MDC + "ops_member.c", " || p->epoch != item->epoch ||\n            mdc_partition_primary(p) != rq->module ||",
        " ||\n            mdc_partition_primary(p) != rq->module ||"),
       (MDC + "ops_member.c", "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL ||\n"
        "            m->rec.incarnation != item->member_incarnation)",
-       "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL)"), copies=SEVERAL)
+       "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL)"), copies=SEVERAL,
+      missed="as report-of-an-older-epoch")
 
 # ---- promises
 plant("read-without-promise", "a primary answers reads while it holds every member's promise",
@@ -112,19 +138,29 @@ plant("read-without-promise", "a primary answers reads while it holds every memb
       copies=SEVERAL)
 plant("promise-never-ends", "... and until it runs out",
       (RWM + "rwm_peer.c", "    return peer->state == PEER_UP && clock_ns < peer->promise_until_ns;",
-       "    (void)clock_ns;\n    return peer->promise_until_ns != 0;"), copies=SEVERAL)
+       "    (void)clock_ns;\n    return peer->promise_until_ns != 0;"), copies=SEVERAL,
+      missed="not in 240 seeds, but read-without-promise is; seed 1 with three copies of an earlier simulator found it. unit.rwm_member")
 plant("promise-before-the-fetch", "... looked at after the data was fetched",
       (RWM + "rwm_request.c", "    if (c && !writes && !rwm_copies_may_answer(c)) {", "    if (false) {"),
       (RWM + "rwm_request.c", "    if (status == STATUS_AGAIN) {\n        list_remove(&req->link);\n        req->state = RWM_REQUEST_APART;",
        "    if (c && !rwm_method_writes(req->method) && !rwm_copies_may_answer(c))\n        status = STATUS_AGAIN;\n"
-       "    if (status == STATUS_AGAIN) {\n        list_remove(&req->link);\n        req->state = RWM_REQUEST_APART;"), copies=SEVERAL)
+       "    if (status == STATUS_AGAIN) {\n        list_remove(&req->link);\n        req->state = RWM_REQUEST_APART;"), copies=SEVERAL,
+      missed="a read that was allowed at any time after it had begun may return what held then; and an epoch that ended meanwhile is looked for again after the fetch")
 plant("promise-counted-from-the-answer", "the holder counts from sending its request",
       (RWM + "rwm_peer.c", "    peer->promise_until_ns = peer->promise_sent_ns + peer->promise.duration_ns;",
-       "    peer->promise_until_ns = loop_clock_ns(m->env->loop) + peer->promise.duration_ns;"), copies=SEVERAL)
+       "    peer->promise_until_ns = loop_clock_ns(m->env->loop) + peer->promise.duration_ns;"), copies=SEVERAL,
+      missed="not in 120 seeds: an answer that is late by more than the margin, and a primary that hears nothing afterwards")
 plant("promise-without-margin", "the granter adds a margin for drift",
-      (RWM + "rwm_grant.c", "rwm_grant_margin(rq->duration_ns));", "rq->duration_ns);"), copies=SEVERAL)
+      (RWM + "rwm_grant.c", "rwm_grant_margin(rq->duration_ns));", "rq->duration_ns);"), copies=SEVERAL,
+      missed="not in 120 seeds: clocks that drift apart by 10 %, and a read in that window. unit.rwm_member")
+plant("late-refusal-ignored", "a promise that was not answered in time may have been refused",
+      (RWM + "rwm_peer.c", "    if (result->rc != 0 || result->status == STATUS_STALE_EPOCH) {",
+       "    if (result->rc != 0)\n        return;\n    if (result->status == STATUS_STALE_EPOCH) {"), copies=SEVERAL)
+plant("promise-void-by-hearsay", "a promise ends early by three signs only (fast_fail)",
+      (RWM + "rwm_grant.c", "        if (g->reset && g->vacant && agreed && g->until_ns > now", "        if ((g->reset || agreed) && g->until_ns > now"), copies=SEVERAL)
 plant("break-a-promise", "who promised joins no other primary before the promise ran out",
-      (RWM + "rwm_serve.c", " ||\n        loop_clock_ns(m->env->loop) < rwm_copies_wait_until(c))", ")"), copies=(3,))
+      (RWM + "rwm_serve.c", " ||\n        loop_clock_ns(m->env->loop) < rwm_copies_wait_until(c))", ")"), copies=(3,),
+      missed="whoever becomes the primary was in sync, so it promised too, and waits itself: break-all-promises, break-the-own-promise")
 plant("break-all-promises", "both of these",
       (RWM + "rwm_serve.c", " ||\n        loop_clock_ns(m->env->loop) < rwm_copies_wait_until(c))", ")"),
       (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= rwm_copies_wait_until(c)) {", ") {"), copies=SEVERAL)
@@ -137,7 +173,8 @@ plant("forget-promises", "a promise outlives the granter's restart",
 plant("no-reconciliation", "a new primary makes the members equal before it serves",
       (RWM + "rwm_epoch.c", "        if (c->in_sync == 0) {\n            rwm_epoch_serving(c);", "        if (true) {\n            rwm_epoch_serving(c);"), copies=(3,))
 plant("lowest-version-wins", "the highest version of a block wins",
-      (RWM + "rwm_reconcile.c", "version_cmp(item->v[i], item->v[*best]) > 0", "version_cmp(item->v[i], item->v[*best]) < 0"), copies=(3,))
+      (RWM + "rwm_reconcile.c", "version_cmp(item->v[i], item->v[*best]) > 0", "version_cmp(item->v[i], item->v[*best]) < 0"), copies=(3,),
+      missed="no client can tell: only writes that were not acknowledged differ, and either outcome of those is right; unit.rwm_copies")
 plant("skip-a-member", "... and is made durable at all of them",
       (RWM + "rwm_reconcile.c", "    for (unsigned i = 1; i < w->count && !w->stopped && !w->failed; i++) {\n        bool differs",
        "    for (unsigned i = 2; i < w->count && !w->stopped && !w->failed; i++) {\n        bool differs"), copies=(3,))
@@ -145,21 +182,26 @@ plant("believe-recent", "what is recent counts where it is whole",
       (RWM + "rwm_reconcile.c", "rwm_walk_start(c, who, count, !whole, reconcile_compared, NULL)",
        "rwm_walk_start(c, who, count, whole && false, reconcile_compared, NULL)"), copies=(3,))
 plant("ignore-overflow", "... and had room for all",
-      (RWM + "rwm_copies.h", "    return c->whole && version_cmp(c->overflow, c->committed) <= 0;", "    return c->whole;"), copies=(3,))
+      (RWM + "rwm_copies.h", "    return c->whole && version_cmp(c->overflow, c->committed) <= 0;", "    return c->whole;"), copies=(3,),
+      missed="not in 120 seeds: the versions that found no room must be the ones that differ")
 plant("recent-forgotten", "a member keeps what it took until that is committed",
       (RWM + "rwm_serve.c", "        if (req->status == STATUS_OK && c)\n            rwm_recent_add", "        if (false)\n            rwm_recent_add"), copies=(3,))
 plant("committed-too-soon", "told is what is committed",
       (RWM + "rwm_forward.c", "    if (list_empty(&c->flight))\n        return c->given;", "    if (true)\n        return c->given;"), copies=(3,))
 plant("hole-forgotten", "absence is a version",
-      (RWM + "rwm_lookup.c", "    if (r && r->hole && version_cmp", "    if (false && r->hole && version_cmp"), copies=SEVERAL)
+      (RWM + "rwm_lookup.c", "    if (r && r->hole && version_cmp", "    if (false && r->hole && version_cmp"), copies=SEVERAL,
+      missed="the same: only a discard that was not acknowledged comes undone")
 plant("join-before-durable", "a member answers a join when what it took is durable",
-      (RWM + "rwm_serve.c", "    if (c->storing > 0 || rwm_leave_busy", "    if (rwm_leave_busy"), copies=(3,))
+      (RWM + "rwm_serve.c", "    if (c->storing > 0 || rwm_leave_busy", "    if (rwm_leave_busy"), copies=(3,),
+      missed="not in 120 seeds: a window of one write of a medium. unit.rwm_member")
 plant("joined-epoch-not-durable", "an epoch is durable before it is joined",
-      (RWM + "rwm_apply.c", "    if (a->phase == RWM_APPLY_DURABLE && a->out == 0) {", "    if (a->phase == RWM_APPLY_DURABLE) {"), copies=SEVERAL)
+      (RWM + "rwm_apply.c", "    if (a->phase == RWM_APPLY_DURABLE && a->out == 0) {", "    if (a->phase == RWM_APPLY_DURABLE) {"), copies=SEVERAL,
+      missed="a start gets a new epoch above all that the controller or any member knows; it matters when both are lost at once")
 plant("forwards-of-an-older-epoch", "who joined an epoch takes no forwards of an older one",
       (RWM + "rwm_serve.c", "    if (h->epoch < epoch)\n        return STATUS_STALE_EPOCH;", "    if (h->epoch < epoch && c && joined) {\n        *out = c;\n        return STATUS_OK;\n    }"),
       (RWM + "rwm_block.c", "    if (p->req && (p->req->r.epoch != m->parts[p->partition].epoch || c->joined_by != p->req->from_module))", "    if (false)"),
-      copies=SEVERAL)
+      copies=SEVERAL,
+      missed="not in 120 seeds: base and version of a block refuse most of them. unit.rwm_member")
 plant("versions-of-the-epoch-before", "a version is never given twice",
       (RWM + "rwm_block.c", "        p->op.version = (struct version){.epoch = part->epoch, .counter = ++part->counter};",
        "        p->op.version = (struct version){.epoch = part->opened_epoch ? part->opened_epoch : part->epoch, .counter = ++part->counter};"))
@@ -177,7 +219,8 @@ plant("skip-base", "a forward is applied over its base",
       (RWM + "rwm_block.c", "    return !b->unreadable && version_cmp(p->base, b->version) == 0 ? STATUS_OK : STATUS_STALE_BASE;",
        "    return STATUS_OK;"), copies=SEVERAL)
 plant("forward-without-turn", "turns travel with forwards",
-      (RWM + "rwm_serve.c", "    int rc = uuid_is_zero(&f->volume) ? 0 : rwm_turn_accept(m, &f->volume, f->host, f->turn);", "    int rc = 0;"), copies=SEVERAL)
+      (RWM + "rwm_serve.c", "    int rc = uuid_is_zero(&f->volume) ? 0 : rwm_turn_accept(m, &f->volume, f->host, f->turn);", "    int rc = 0;"), copies=SEVERAL,
+      missed="not in 120 seeds: a ghost that outlives its primary. unit.rwm_member")
 plant("read-uncommitted", "a read returns committed data",
       (RWM + "rwm_read.c", "    if (rc == 0 && !rwm_forward_readable(p->m, p))\n        return;\n", ""), copies=SEVERAL)
 plant("clear-not-forwarded", "a discard is a write",
@@ -198,10 +241,12 @@ plant("equal-too-soon", "a member is equal when all that differed has arrived",
       (RWM + "rwm_peer.c", "    if (!k->in_sync && k->lockstep && k->joined && k->loose == 0 && k->copying == 0)", "    if (!k->in_sync && k->lockstep && k->joined)"),
       copies=SEVERAL)
 plant("equal-with-writes-under-way", "... and what was committed without it meanwhile",
-      (RWM + "rwm_peer.c", " && k->loose == 0 && k->copying == 0)", " && k->copying == 0)"), copies=SEVERAL)
+      (RWM + "rwm_peer.c", " && k->loose == 0 && k->copying == 0)", " && k->copying == 0)"), copies=SEVERAL,
+      missed="not in 120 seeds: a forward that is not answered for the length of a whole comparison")
 plant("equal-does-not-count", "who was reported equal counts",
       (RWM + "rwm_copies.h", "    return k->member && (k->in_sync || k->lockstep || k->claimed);", "    return k->member && k->in_sync;"), copies=SEVERAL)
 plant("lost-is-not-told", "... until an epoch says more, whatever became of it",
       (RWM + "rwm_copies.h", "    return k->member && (k->in_sync || k->lockstep || k->claimed);", "    return k->member && (k->in_sync || k->lockstep);"), copies=SEVERAL)
 plant("stale-base-is-equal", "to a member that comes back a write over another base sends the whole block",
-      (RWM + "rwm_forward.c", "            rwm_catchup_block(k, &p->op.key);\n", ""), copies=SEVERAL)
+      (RWM + "rwm_forward.c", "            rwm_catchup_block(k, &p->op.key);\n", ""), copies=SEVERAL,
+      missed="not in 120 seeds; the comparison itself brings most such blocks. unit.rwm_copies")

@@ -35,14 +35,9 @@ class Builder:
         with open(os.path.join(self.build, "compile_commands.json")) as f:
             entries = json.load(f)
         self.entries = {e["file"]: e for e in entries if "/cistern_sim_quick.dir/" in e["command"]}
-        self.own = [self.output(e) for e in entries if "/cistern-sim.dir/" in e["command"]]
+        commands = subprocess.run(["ninja", "-C", self.build, "-t", "commands", "bin/cistern-sim"], capture_output=True, text=True)
+        self.link = [w for w in shlex.split(commands.stdout.strip().split("\n")[-1]) if w not in (":", "&&")]
         self.plain = os.path.join(self.build, "bin/cistern-sim")
-        self.library = os.path.join(self.build, "tests/sim/libcistern_sim_quick.a")
-
-    @staticmethod
-    def output(entry):
-        args = shlex.split(entry["command"])
-        return os.path.join(entry["directory"], args[args.index("-o") + 1])
 
     def changed(self, work, texts):
         """Writes the texts below work; returns the files that have to be compiled: themselves, and who includes a header."""
@@ -69,8 +64,7 @@ class Builder:
         target = os.path.join(work, f"{number}.o")
         args[args.index("-o") + 1] = target
         run = subprocess.run(args + ["-w"], cwd=entry["directory"], capture_output=True, text=True)
-        compiler = next(w for w in args if re.search(r"(cc|gcc|clang)(-\d+)?$", w) and "ccache" not in w)
-        return target, compiler, run.stderr if run.returncode else None
+        return target, run.stderr if run.returncode else None
 
     def plant(self, work, mutation):
         """(program, None) or (None, what is wrong)."""
@@ -85,13 +79,15 @@ class Builder:
         objects = []
         directory = tempfile.mkdtemp(dir=work)
         for number, path in enumerate(self.changed(directory, texts)):
-            target, compiler, error = self.compile(directory, path, number)
+            target, error = self.compile(directory, path, number)
             if error:
                 return None, "does not build: " + error[-400:]
             objects.append(target)
         program = os.path.join(work, mutation["name"])
-        linked = subprocess.run([compiler, "-o", program, *self.own, *objects, self.library,
-                                 "-lisal", "-lcrypto", "-lmsgpackc", "-lm"], capture_output=True, text=True)
+        link = list(self.link)
+        link[link.index("-o") + 1] = program
+        library = next(i for i, w in enumerate(link) if w.endswith("libcistern_sim_quick.a"))
+        linked = subprocess.run(link[:library] + objects + link[library:], cwd=self.build, capture_output=True, text=True)
         if linked.returncode:
             return None, "does not link: " + linked.stderr[-400:]
         return program, None
@@ -143,7 +139,7 @@ def copies_of(mutation, seed):
 def hunt(program, plain, work, mutation, first, seeds, jobs):
     """(killers, how the first failed, seeds tried)"""
     found, tried, chunk = [], 0, 40
-    while tried < seeds and len(found) < ENOUGH:
+    while tried < seeds and len(found) < ENOUGH and not (found and tried >= 200):
         n = min(chunk, seeds - tried)
         lines = [(s, copies_of(mutation, s)) for s in range(first + tried, first + tried + n)]
         bad = runs(program, work, lines, 60, False, jobs)
@@ -215,6 +211,7 @@ def main():
                     table.pop(name, None)
             elif result:
                 table[name] = result
+                write_killers(table)
                 print(f"{name}: {' '.join(f'{s}/{c}' for s, c in result[0])} # {result[1]}", flush=True)
             elif not a.hunt:
                 print(f"{name}: found" if name in table else f"{name}: known not to be found", flush=True)
