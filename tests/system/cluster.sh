@@ -8,12 +8,19 @@ CISTERN_PLUGIN=${CISTERN_PLUGIN:-${CISTERN_BIN%/bin}/lib/nbdkit-cistern-plugin.s
 
 CLUSTER_PATIENCE=${CLUSTER_PATIENCE:-30} # seconds for a service to start or to stop
 
-# A free loopback port, different at each call.
+# A free loopback port, different at each call. Below those that the system gives to outgoing connections: one of them could have it
+# while its service is being restarted.
 cluster_free_port() {
     python3 - <<'PY'
+import random
 import socket
-s = socket.socket()
-s.bind(("127.0.0.1", 0))
+while True:
+    s = socket.socket()
+    try:
+        s.bind(("127.0.0.1", random.randrange(10000, 32000)))
+        break
+    except OSError:
+        s.close()
 print(s.getsockname()[1])
 PY
 }

@@ -18,6 +18,8 @@ finish() {
     set +e
     for ((i = ${#on_exit_commands[@]} - 1; i >= 0; i--)); do eval "${on_exit_commands[i]}"; done
     cluster_stop_all
+    # Loads of a test that failed would wait for their volume for ever, and the test's runner for them.
+    for i in $(jobs -p); do kill -9 "$i" 2>/dev/null; done
     if grep -lE 'MUST failed|ERROR: AddressSanitizer|runtime error:' "$CLUSTER_DIR"/*.log 2>/dev/null; then
         echo "FAILED: a service crashed (see below)" >&2
         grep -hE -A 25 'MUST failed|ERROR: AddressSanitizer|runtime error:' "$CLUSTER_DIR"/*.log | head -n 80 >&2
