@@ -57,8 +57,9 @@ static void pool_identity_done(void *arg, int rc)
     m->identity_busy = false;
     if (rc)
         apply_fail(m, rc, "identity");
-    else
+    else if (m->cluster)
         loop_defer(m->env->loop, &m->apply.task);
+    rwm_shutdown_step(m);
 }
 
 static int pool_take(struct rwm *m, uint32_t id, uint32_t count, uint32_t stripe_bytes)

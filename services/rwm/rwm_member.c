@@ -160,12 +160,14 @@ static void register_accepted(struct rwm *m)
 static bool identity_written(struct rwm *m, int rc)
 {
     m->identity_busy = false;
-    if (rc == 0)
-        return true;
-    rwm_store_error(m, rc, "identity");
-    if (!m->broken)
-        rwm_fail(m, rc, "the store's identity could not be written (%s)", strerror(-rc));
-    return false;
+    if (rc) {
+        rwm_store_error(m, rc, "identity");
+        if (!m->broken)
+            rwm_fail(m, rc, "the store's identity could not be written (%s)", strerror(-rc));
+        return false;
+    }
+    rwm_shutdown_step(m);
+    return m->cluster != NULL; /* else the module stopped, or failed, while this was written */
 }
 
 static void accepted_done(void *arg, int rc)

@@ -486,6 +486,27 @@ static void destroyed_while_starting(void **state)
     fix_end(&f);
 }
 
+/* An orderly end asked for at any moment of a start ends, also while the identity is being written. */
+static void shut_down_while_starting(void **state)
+{
+    struct fix f;
+    (void)state;
+    fix_init(&f, 15);
+    for (unsigned n = 0; n < 120; n++) {
+        restart(&f);
+        f.shut = false;
+        f.medium->delay_ns = (n % 3 + 1) * 200 * NS_PER_US;
+        fix_run(&f, n * 25 * NS_PER_US);
+        rwm_shutdown(f.rwm, shut_done, &f);
+        fix_run(&f, NS_PER_S);
+        assert_true(f.shut);
+        assert_int_equal(f.shut_rc, 0);
+    }
+    restart(&f);
+    assert_true(fix_wait_serving(&f));
+    fix_end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -505,6 +526,7 @@ int main(void)
         cmocka_unit_test(cuts_shrunk_volumes),
         cmocka_unit_test(shuts_down_in_order),
         cmocka_unit_test(destroyed_while_starting),
+        cmocka_unit_test(shut_down_while_starting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
