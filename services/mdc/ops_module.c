@@ -242,6 +242,9 @@ uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_
     if (fresh) {
         m->applied_term = m->applied_version = 0;
         m->removing_blocks = m->leaving_blocks = 0;
+        /* Counters of the process before: with its successor's they would be added up to nonsense. */
+        m->reads = m->writes = m->read_bytes = m->write_bytes = m->errors = 0;
+        memset(&m->care, 0, sizeof(m->care));
         m->told = m->telling = false;
     }
     m->capacity_bytes = rq->capacity_bytes;

@@ -256,12 +256,42 @@ static void test_partition_show(void **state)
     world_free(w);
 }
 
+/* What a process counted goes with it: its successor begins at nothing, also before its first heartbeat. */
+static void test_counters_of_a_start(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    struct client *c = client_new(w, "a");
+    struct mdc_module_reply rep;
+    two_in_a_pool(c);
+    struct mdc_module_heartbeat_request rq = {.module = 1,
+                                              .incarnation = 1001,
+                                              .capacity_bytes = 10 * GB,
+                                              .reads = 7,
+                                              .errors = 3,
+                                              .care = {.repaired = 5}};
+    struct mdc_module_heartbeat_reply beat_rep;
+    assert_int_equal(
+        CALL(c, MODULE_HEARTBEAT, mdc_module_heartbeat_request, &rq, mdc_module_heartbeat_reply, &beat_rep),
+        STATUS_OK);
+    assert_int_equal(reweight(c, 1, 0, &rep), STATUS_OK);
+    assert_int_equal(rep.module.care.repaired, 5);
+    assert_int_equal(rep.module.reads, 7);
+    good_module(c, 1, 2);
+    assert_int_equal(reweight(c, 1, 0, &rep), STATUS_OK);
+    assert_int_equal(rep.module.care.repaired, 0);
+    assert_int_equal(rep.module.reads, 0);
+    assert_int_equal(rep.module.errors, 0);
+    client_free(c);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty_pool_changes), cmocka_unit_test(test_data_moves_later),
         cmocka_unit_test(test_refusals),           cmocka_unit_test(test_forget),
-        cmocka_unit_test(test_partition_show),
+        cmocka_unit_test(test_partition_show),     cmocka_unit_test(test_counters_of_a_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
