@@ -119,17 +119,29 @@ static bool pool_shrunk(const struct rwm *m, uint32_t pool, uint32_t bits)
     return false;
 }
 
-/* 0: goes on; -EAGAIN: identity_busy; else failed. */
+/*
+ * The table names another start of this module. From a controller that has accepted this one (of its term, from that
+ * version on) it means that a later one was accepted since. From one that has not been told of it yet (it
+ * begins with a store put back from a copy) it means nothing: nothing is taken over before it has answered.
+ */
+static int another_start(struct rwm *m, const struct table *t, const struct table_module *me)
+{
+    const struct rwm_member *b = &m->member;
+    const struct table_header *head = table_head(t);
+    if (head->term != b->known_term || head->version < b->known_version)
+        return -EAGAIN;
+    rwm_fail(m, -ESTALE,
+             "module %u is served by another process now (incarnation %016lx, this one is %016lx): stopping",
+             m->id, (unsigned long)me->incarnation, (unsigned long)m->config.incarnation);
+    return -ESTALE;
+}
+
+/* 0: goes on; -EAGAIN: identity_busy, or the controller has not accepted this start yet; else failed. */
 static int apply_pool(struct rwm *m, const struct table *t)
 {
     const struct table_module *me = table_module_by_id(t, m->id);
-    if (me && me->incarnation != m->config.incarnation) {
-        rwm_fail(
-            m, -ESTALE,
-            "module %u is served by another process now (incarnation %016lx, this one is %016lx): stopping",
-            m->id, (unsigned long)me->incarnation, (unsigned long)m->config.incarnation);
-        return -ESTALE;
-    }
+    if (me && me->incarnation != m->config.incarnation)
+        return another_start(m, t, me);
     if (!me)
         return 0; /* what was accepted stays */
     const struct table_pool *pool = me->pool ? table_pool_by_id(t, me->pool) : NULL;

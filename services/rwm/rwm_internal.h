@@ -272,6 +272,7 @@ struct rwm_member {
     struct mdc_module_heartbeat_request heartbeat_request;
     struct mdc_module_heartbeat_reply heartbeat_reply;
     struct cluster_wait first_table;
+    uint64_t known_term, known_version; /* tables of that term, from that version on, name this start as the module's */
     /* The partitions' records are to be told: rwm_tell.c. */
     struct cluster_call tell_call;
     struct mdc_module_records_request tell_request;

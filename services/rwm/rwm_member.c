@@ -143,6 +143,10 @@ static void register_accepted(struct rwm *m)
     struct rwm_member *b = &m->member;
     if (b->register_reply.tell)
         rwm_tell_want(m, b->register_reply.term);
+    b->known_term = b->register_reply.term;
+    b->known_version = b->register_reply.version;
+    if (b->registered)
+        rwm_apply_kick(m);
     if (b->registered || b->waiting_table)
         return;
     log_info(m->env, "registered", "module=%u pool=%u table_version=%lu", m->id, b->register_reply.pool,

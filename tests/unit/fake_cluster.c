@@ -249,6 +249,15 @@ void fake_mdc_break(struct fake_mdc *mdc)
         mdc->session->up = false;
 }
 
+void fake_mdc_older_store(struct fake_mdc *mdc, uint64_t incarnation)
+{
+    struct table_module m = *(const struct table_module *)table_record(&mdc->table, TABLE_MODULE, 0);
+    ((struct table_header *)mdc->table.region)->term++;
+    m.incarnation = incarnation;
+    table_publish(&mdc->table, TABLE_MODULE, 0, &m);
+    fake_mdc_break(mdc);
+}
+
 /* ---- cluster.h ---- */
 int cluster_create(struct env *env, const struct cluster_config *config, const struct cluster_events *events,
                    void *user, struct cluster **out)

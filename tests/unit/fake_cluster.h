@@ -34,6 +34,8 @@ void fake_mdc_module(struct fake_mdc *mdc, uint32_t id, uint64_t incarnation, co
 void fake_mdc_members(struct fake_mdc *mdc, uint32_t index, uint64_t epoch, const uint32_t *members);
 void fake_mdc_min_copies(struct fake_mdc *mdc, uint8_t min_copies);
 uint64_t fake_mdc_epoch(const struct fake_mdc *mdc, uint32_t index);
+/* Another controller's process, with a store in which an earlier start of module 1 stands: a new term. */
+void fake_mdc_older_store(struct fake_mdc *mdc, uint64_t incarnation);
 /* The session ends; with up = true a new one begins soon. */
 void fake_mdc_break(struct fake_mdc *mdc);
 static inline struct uuid fake_uuid(uint8_t id)

@@ -126,6 +126,35 @@ static void superseded(void **state)
     fix_end(&f);
 }
 
+/*
+ * A controller whose store was put back names the start before this one until it has heard of this one: the module
+ * registers with it, and goes on.
+ */
+static void older_store_names_the_start_before(void **state)
+{
+    struct fix f;
+    struct fix_conn c;
+    (void)state;
+    fix_init(&f, 4);
+    fix_open(&f, &c);
+    fake_mdc_older_store(f.mdc, 999);
+    unsigned registrations = f.mdc->registrations;
+    fix_run(&f, 2 * NS_PER_S);
+    assert_int_equal(f.failed_rc, 0);
+    assert_true(f.mdc->registrations > registrations);
+    assert_int_equal(fix_io(&c, BLOCK_METHOD_WRITE, 0, 4096, buf), STATUS_OK);
+    assert_int_equal(f.mdc->heartbeat.applied_term, table_head(&f.mdc->table)->term);
+    /* And one that is accepted by the same controller after this one counts. */
+    struct table_module m = *(const struct table_module *)table_record(&f.mdc->table, TABLE_MODULE, 0);
+    m.incarnation = 998;
+    table_publish(&f.mdc->table, TABLE_MODULE, 0, &m);
+    cluster_refresh(f.mdc->session);
+    fix_run(&f, 100 * NS_PER_MS);
+    assert_int_equal(f.failed_rc, -ESTALE);
+    fix_close(&c);
+    fix_end(&f);
+}
+
 /* ---- epochs ---- */
 static void epoch_of_another_start_is_not_served(void **state)
 {
@@ -514,6 +543,7 @@ int main(void)
         cmocka_unit_test(refused_media),
         cmocka_unit_test(store_that_does_not_open),
         cmocka_unit_test(superseded),
+        cmocka_unit_test(older_store_names_the_start_before),
         cmocka_unit_test(epoch_of_another_start_is_not_served),
         cmocka_unit_test(epochs_only_rise),
         cmocka_unit_test(serves_without_controller),
