@@ -451,6 +451,10 @@ static void revive(struct sim_cluster *c)
     for (unsigned i = 0; i < SIM_PROCS; i++) {
         struct sim_proc *p = &c->procs[i];
         if (p->alive && p->failed) {
+            /* Nobody else ever has the disk of an OSD here; a LUN has two agents. */
+            if (p->data && !p->twin && !c->error[0] && strstr(p->failure, "is served by another process"))
+                snprintf(c->error, sizeof(c->error), "%s took itself for superseded: %.200s", p->name,
+                         p->failure);
             sim_proc_kill(p, false);
             /* of two agents the one that lost the LUN stays away */
             p->up_at = p->twin && (p->twin->alive || p->twin->up_at != UINT64_MAX) ? UINT64_MAX
