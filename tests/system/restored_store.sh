@@ -5,9 +5,13 @@
 need fio nbdkit
 
 CLUSTER_SAN=
+CLUSTER_OSDS=4
 cluster_define_all 256M
+cluster_define mdc $(tr '\n' ' ' <"$CLUSTER_DIR/mdc.args") --rest-before-spread 1s --moves-per-module 4
 cluster_start_all
-cistern pool create main --copies 2 --partitions 8
+id_of() { cistern --json module list | python3 -c 'import json, sys
+print(*[m["id"] for m in json.load(sys.stdin) if m["name"] == sys.argv[1]])' "$1"; }
+cistern pool create main --copies 2 --partitions 8 --modules "$(id_of osd1),$(id_of osd2),$(id_of osd3)"
 for v in direct mirror gone; do cistern volume create $v 32M; done
 cluster_nbd direct direct
 cluster_nbd mirror mirror
@@ -87,6 +91,7 @@ loads_live "osd3 was away after the store was put back"
 
 # A member that knows more is down, and only the operator knows that the store is old.
 store_keep older
+cistern module add "$(id_of osd4)" main --wait
 away_for osd1 1
 cluster_kill9 osd2
 sleep 2
@@ -97,10 +102,11 @@ sleep 3
 cluster_start osd2 || fail "osd2 did not come back"
 wait_until 120 in_sync || fail "put back without osd2: a copy does not come in sync: $(cistern status)"
 loads_live "put back while osd2 was down"
-echo "[$SECONDS s] put back while a module was down: in sync"
+echo "[$SECONDS s] put back from before a module was added, while another was down: in sync"
 
-# And an operator who forgets to say so, with all modules there.
+# And an operator who forgets to say so, with all modules there; of one that was emptied since nothing is known.
 store_keep last
+cistern module drain "$(id_of osd3)" --wait
 away_for osd3 1
 away_for osd1 1
 store_put_back last
