@@ -159,14 +159,19 @@ static bool is_member(const struct record_partition *p, const struct mdc_module 
     return member;
 }
 
-/* The module has accepted an epoch that the store does not know: it would refuse those of the table. */
+/*
+ * The module has accepted an epoch that the store does not know: it would refuse those of the table. The
+ * highest one that it has accepted may be of a partition that it has left, so it says nothing of those that
+ * were settled by what all their members told.
+ */
 static bool epochs_behind(struct mdc_state *s, const struct mdc_module *m, uint64_t accepted)
 {
     const struct mdc_pool *pool = mdc_pool_by_id(s, m->rec.pool);
     bool any = false;
     for (uint32_t i = 0; pool != NULL && i < pool->rec.partitions; i++) {
-        const struct record_partition *p = &s->partitions[pool->rec.first_partition + i];
-        if (!is_member(p, m))
+        const uint32_t index = pool->rec.first_partition + i;
+        const struct record_partition *p = &s->partitions[index];
+        if (!is_member(p, m) || (pool->rec.copies > 1 && !(s->settling[index] & MDC_SETTLED_LATE)))
             continue;
         if (p->epoch >= accepted)
             return false;
@@ -175,8 +180,9 @@ static bool epochs_behind(struct mdc_state *s, const struct mdc_module *m, uint6
     return any;
 }
 
-/* A new incarnation serves nothing under an old epoch: each partition it is a member of gets a new one. */
-static void raise_epochs(struct mdc_decision *d, struct mdc_module *m, uint64_t above)
+/* A new incarnation serves nothing under an old epoch: each partition it is a member of gets a new one. So it
+ * is where the module knows a higher one, but then it is in sync where it was. */
+static void raise_epochs(struct mdc_decision *d, struct mdc_module *m, uint64_t above, bool fresh)
 {
     struct mdc_state *s = d->state;
     const struct mdc_pool *pool = mdc_pool_by_id(s, m->rec.pool);
@@ -188,7 +194,8 @@ static void raise_epochs(struct mdc_decision *d, struct mdc_module *m, uint64_t 
         if (!is_member(p, m) || !mdc_partition_settled(s, index))
             continue;
         /* It lacks what was written since; the primary brings it up again. */
-        (void)mdc_member_drop(d, index, m->rec.id);
+        if (fresh)
+            (void)mdc_member_drop(d, index, m->rec.id);
         p->epoch = max_u64(p->epoch, above) + 1;
         s->counters.highest_epoch = max_u64(s->counters.highest_epoch, p->epoch);
         mdc_tx_record(d->tx, TABLE_PARTITION, index);
@@ -238,7 +245,7 @@ uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_
     if (fresh)
         mdc_settle_started(d->state, m->rec.id);
     if (fresh || epochs_behind(d->state, m, rq->highest_epoch))
-        raise_epochs(d, m, rq->highest_epoch);
+        raise_epochs(d, m, rq->highest_epoch, fresh);
     if (fresh) {
         m->applied_term = m->applied_version = 0;
         m->removing_blocks = m->leaving_blocks = 0;

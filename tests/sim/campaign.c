@@ -33,12 +33,20 @@ struct crew {
     bool terminal;
 };
 
+const char *campaign_kind(const struct campaign_run *run, const char *mark)
+{
+    static char text[32];
+    snprintf(text, sizeof(text), "%s%s%s%s%s%s", run->moves ? " " : "", run->moves ? mark : "",
+             run->moves ? "moves" : "", run->rot ? " " : "", run->rot ? mark : "", run->rot ? "rot" : "");
+    return text;
+}
+
 static void keep(const struct campaign *c, const struct campaign_run *run, const char *what)
 {
     FILE *f = c->keep ? fopen(c->keep, "a") : NULL;
     if (!f)
         return;
-    fprintf(f, "%" PRIu64 " %u # %s\n", run->seed, run->copies, what);
+    fprintf(f, "%" PRIu64 " %u%s # %s\n", run->seed, run->copies, campaign_kind(run, ""), what);
     fclose(f);
 }
 
@@ -102,8 +110,10 @@ static void buried(struct crew *w, unsigned i, int status)
     } else {
         bool late = WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM;
         const struct campaign_run *r = &c->runs[at];
-        printf("seed %" PRIu64 " copies %u FAILED: %s (see it again: %s --seed %" PRIu64 " --copies %u)\n",
-               r->seed, r->copies, late ? "took too long" : "crashed", c->again, r->seed, r->copies);
+        printf("seed %" PRIu64 " copies %u%s FAILED: %s", r->seed, r->copies, campaign_kind(r, ""),
+               late ? "took too long" : "crashed");
+        printf(" (see it again: %s --seed %" PRIu64 " --copies %u%s)\n", c->again, r->seed, r->copies,
+               campaign_kind(r, "--"));
         fflush(stdout);
         keep(c, r, late ? "took too long" : "crashed");
         if (c->each > 1)

@@ -11,6 +11,7 @@
 struct campaign_run {
     uint64_t seed;
     unsigned copies;
+    bool moves, rot; /* as the options of the program */
 };
 struct campaign {
     const struct campaign_run *runs;
@@ -25,6 +26,8 @@ struct campaign {
     int (*run)(void *arg, const struct campaign_run *run);
     void *arg;
 };
+/* " moves", " rot" or nothing, with mark before each word ("" or "--"). */
+const char *campaign_kind(const struct campaign_run *run, const char *mark);
 /* 0, or the result of the last run that failed; 1: it crashed, or took too long. Prints a summary. */
 int campaign_go(const struct campaign *c);
 

@@ -35,7 +35,7 @@ static const struct config_option table[] = {
     OPTION("seeds", CONFIG_UINT, seeds, NULL, "COUNT", "run COUNT seeds, from --first on"),
     OPTION("first", CONFIG_UINT, first, "1", "N", "the first of --seeds"),
     OPTION("file", CONFIG_STRING, seed_file, NULL, "FILE",
-           "run the seeds in FILE (a line: SEED [COPIES] # comment)"),
+           "run the seeds in FILE (a line: SEED [COPIES [moves] [rot]] # comment)"),
     OPTION("run", CONFIG_DURATION, run_ns, "4s", "TIME", "virtual time with faults"),
     OPTION("settle", CONFIG_DURATION, settle_ns, "60s", "TIME",
            "virtual time for requests to end once faults are gone"),
@@ -84,9 +84,9 @@ static enum sim_result run_once(const struct options *o, const struct campaign_r
                              .operations = (unsigned)o->operations,
                              .verbose = o->verbose,
                              .no_faults = o->no_faults,
-                             .rot = o->rot,
+                             .rot = run->rot,
                              .copies = run->copies,
-                             .moves = o->moves};
+                             .moves = run->moves};
     struct sim_cluster *c;
     char why[16384];
     MUST(sim_cluster_create(&so, &c) == 0);
@@ -99,7 +99,8 @@ static enum sim_result run_once(const struct options *o, const struct campaign_r
         trace_dump(c->trace, STDOUT_FILENO, 200);
     }
     if (result != SIM_OK)
-        printf("seed %" PRIu64 " copies %u FAILED: %s\n", run->seed, run->copies, why);
+        printf("seed %" PRIu64 " copies %u%s FAILED: %s\n", run->seed, run->copies, campaign_kind(run, ""),
+               why);
     else if (report)
         printf("seed %" PRIu64 " copies %u ok: %" PRIu64 " operations done, %" PRIu64 " failed, %" PRIu64
                " sector records, %" PRIu64 " kills (%" PRIu64 " with power loss), %" PRIu64
@@ -124,9 +125,9 @@ static int run_seed(const struct options *o, const struct campaign_run *run, boo
     if (result == SIM_OK && o->twice) {
         result = run_once(o, run, &second, false);
         if (result == SIM_OK && first != second) {
-            printf("seed %" PRIu64 " copies %u FAILED: two runs differ: trace %016" PRIx64 " and %016" PRIx64
-                   "\n",
-                   run->seed, run->copies, first, second);
+            printf("seed %" PRIu64 " copies %u%s FAILED: two runs differ: trace %016" PRIx64
+                   " and %016" PRIx64 "\n",
+                   run->seed, run->copies, campaign_kind(run, ""), first, second);
             return 13;
         }
     }
@@ -156,7 +157,7 @@ static struct campaign_run *list_runs(const struct options *o, size_t *count)
     size_t n = 0;
     MUST(runs);
     for (; !o->seed_file && n < o->seeds; n++)
-        runs[n] = (struct campaign_run){o->first + n, copies_of(o, o->first + n)};
+        runs[n] = (struct campaign_run){o->first + n, copies_of(o, o->first + n), o->moves, o->rot};
     if (o->seed_file && !f) {
         fprintf(stderr, "cistern-sim: cannot open '%s': %s\n", o->seed_file, strerror(errno));
         free(runs);
@@ -165,11 +166,15 @@ static struct campaign_run *list_runs(const struct options *o, size_t *count)
     while (f && fgets(line, sizeof(line), f)) {
         uint64_t seed;
         unsigned copies = 1;
+        char *comment = strchr(line, '#');
+        if (comment)
+            *comment = 0;
         if (sscanf(line, "%" SCNu64 " %u", &seed, &copies) < 1)
             continue;
         runs = realloc(runs, (n + 1) * sizeof(*runs));
         MUST(runs);
-        runs[n++] = (struct campaign_run){seed, copies};
+        runs[n++] = (struct campaign_run){seed, copies, o->moves || strstr(line, "moves"),
+                                          o->rot || strstr(line, "rot")};
     }
     if (f)
         fclose(f);
@@ -211,7 +216,7 @@ int main(int argc, char **argv)
     if (!o.verbose)
         log_set_sink(quiet, NULL);
     if (o.seeds == 0 && !o.seed_file) {
-        struct campaign_run run = {o.seed, copies_of(&o, o.seed)};
+        struct campaign_run run = {o.seed, copies_of(&o, o.seed), o.moves, o.rot};
         rc = run_seed(&o, &run, true);
     } else {
         rc = run_many(&o, argv[0]);

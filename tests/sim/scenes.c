@@ -590,12 +590,18 @@ static unsigned standing(const struct sim_cluster *c)
 
 static unsigned standing_all(const struct sim_cluster *c)
 {
-    return SIM_OSDS + 1 + 16 * c->options.copies;
+    const struct table *t = c->procs[0].mdc ? mdc_table(c->procs[0].mdc) : NULL;
+    const struct table_pool *pool = t ? table_pool_by_id(t, 1) : NULL;
+    return SIM_OSDS + 1 + (pool ? pool->partitions : 16) * c->options.copies;
 }
 
 bool sim_scene_nap(struct sim_cluster *c)
 {
     struct sim_proc *mdc = &c->procs[0];
+    struct sim_net_options net;
+    sim_net_get_options(c->net, &net);
+    net.spike_num = 0; /* a module that another one cannot reach for long does count as dead */
+    sim_net_set_options(c->net, &net);
     for (unsigned i = 0; i < 150 && standing(c) < standing_all(c); i++)
         if (!sim_advance(c, 20 * NS_PER_MS))
             return true; /* another check failed */

@@ -500,6 +500,66 @@ static void test_grow(void **state)
     desk_end(k);
 }
 
+/* Goes on as it was; only its session was lost. */
+static void connect_again(struct desk *k, unsigned n, uint64_t highest_epoch)
+{
+    struct mdc_session_request sr = {.name = "n"};
+    struct mdc_module_register_request rq = {.start_counter = k->starts[n],
+                                             .accepted_start = k->starts[n],
+                                             .incarnation = k->incarnation[n] + 100 * n,
+                                             .module = n,
+                                             .kind = TABLE_MODULE_OSD,
+                                             .media = TABLE_MEDIA_SSD,
+                                             .capacity_bytes = GIB,
+                                             .highest_epoch = highest_epoch};
+    struct mdc_module_register_reply rep = {0};
+    gone(k, n);
+    snprintf(sr.host, sizeof(sr.host), "h%u", n);
+    k->session[n] = mdc_session_add(k->s, &sr, k->now_ns);
+    rq.accepted_incarnation = rq.incarnation;
+    rq.store.b[0] = (uint8_t)n;
+    snprintf(rq.host, sizeof(rq.host), "h%u", n);
+    snprintf(rq.name, sizeof(rq.name), "m%u", n);
+    struct mdc_decision d = decision(k, n);
+    assert_int_equal(mdc_op_module_register(&d, &rq, &rep), STATUS_OK);
+}
+
+static bool is_member(const struct record_partition *p, unsigned module)
+{
+    bool member = false;
+    for (unsigned i = 0; i < TABLE_MEMBERS_MAX; i++)
+        member |= TABLE_MEMBER_ID(p->members[i]) == module;
+    return member;
+}
+
+/*
+ * The highest epoch that a module has accepted may be of a partition that it has left since. That is no sign
+ * of a store that knows too little: it stays in sync everywhere, and nothing gets a new epoch.
+ */
+static void test_highest_epoch_of_one_that_was_left(void **state)
+{
+    (void)state;
+    struct desk *k = desk_new(2, 4);
+    struct record_partition before[PARTITIONS];
+    unsigned at = 0, m = 0;
+    while (TABLE_MEMBER_ID(part(k, at)->members[m]) != 2) {
+        m = (m + 1) % TABLE_MEMBERS_MAX;
+        at += m == 0;
+    }
+    /* Another module has its place, by two later epochs; it has accepted the last one of them. */
+    unsigned other = 1;
+    while (other == 2 || is_member(part(k, at), other))
+        other++;
+    part(k, at)->members[m] = other | IN_SYNC;
+    part(k, at)->epoch += 2;
+    k->s->counters.highest_epoch = max_u64(k->s->counters.highest_epoch, part(k, at)->epoch);
+    assert_true(held(k, 2) > 0);
+    memcpy(before, part(k, 0), sizeof(before));
+    connect_again(k, 2, part(k, at)->epoch);
+    assert_memory_equal(before, part(k, 0), sizeof(before));
+    desk_end(k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -509,6 +569,7 @@ int main(void)
         cmocka_unit_test(test_away),
         cmocka_unit_test(test_back_in_time),
         cmocka_unit_test(test_away_without_room),
+        cmocka_unit_test(test_highest_epoch_of_one_that_was_left),
         cmocka_unit_test(test_restart_in_between),
         cmocka_unit_test(test_primaries),
         cmocka_unit_test(test_grow),
