@@ -313,6 +313,12 @@ static void print_help(const struct config_spec *spec)
 
 /* ---- all of it ---- */
 
+static bool is_empty(const struct parse *p, const struct config_option *o)
+{
+    char *const *text = field(p->opts, o);
+    return o->kind == CONFIG_STRING && (*text == NULL || (*text)[0] == 0);
+}
+
 static void clear_fields(const struct config_spec *spec, void *opts)
 {
     for (const struct config_option *o = spec->options; o->name != NULL; o++) {
@@ -337,7 +343,7 @@ static int fill(struct parse *p, int argc, char **argv)
     if (rc == 0)
         rc = read_flags(p, argc, argv, true);
     for (const struct config_option *o = options; rc == 0 && o->name != NULL; o++)
-        if (o->required && p->set_by[o - options] == FROM_DEFAULT) {
+        if (o->required && (p->set_by[o - options] == FROM_DEFAULT || is_empty(p, o))) {
             complain(p, "--%s is required: %s", o->name, o->help);
             rc = -EINVAL;
         }

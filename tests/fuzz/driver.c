@@ -86,7 +86,8 @@ int main(int argc, char **argv)
     }
     for (int i = 1; i < argc; i++)
         rc |= feed_file(argv[i], data);
-    for (uint64_t seed = 1; seed <= ROUNDS && argc == 1; seed++) {
+    const unsigned rounds = &fuzz_rounds != NULL ? fuzz_rounds : ROUNDS;
+    for (uint64_t seed = 1; seed <= rounds && argc == 1; seed++) {
         struct rng rng;
         rng_seed(&rng, seed);
         size_t size = fuzz_seed(seed, data, INPUT_MAX);

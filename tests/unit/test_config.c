@@ -142,6 +142,7 @@ static void clear_refusals(void **state)
 {
     (void)state;
     refused("--mdc is required", NULL, NULL, NULL, NULL, NULL);
+    refused("--mdc is required", "--mdc=", NULL, NULL, NULL, NULL);
     refused("unknown option --nope", "--mdc=a", "--nope=1", NULL, NULL, NULL);
     refused("unexpected argument \"file\"", "--mdc=a", "file", NULL, NULL, NULL);
     refused("--mdc needs a value", "--mdc", NULL, NULL, NULL, NULL);
