@@ -147,10 +147,10 @@ static int run(const struct options *o, uint8_t *buf)
     close(pair[0]);
     waitpid(child, NULL, 0);
     printf(
-        "{\"ops\": %lu, \"avg_ns\": %lu, \"p50_ns\": %lu, \"p99_ns\": %lu, \"max_ns\": %lu, \"cpu_ns_per_op\": %lu}\n",
+        "{\"ops\": %lu, \"avg_ns\": %lu, \"p50_ns\": %lu, \"p99_ns\": %lu, \"p999_ns\": %lu, \"max_ns\": %lu, \"cpu_ns_per_op\": %lu}\n",
         (unsigned long)h.count, (unsigned long)bench_hist_average(&h),
         (unsigned long)bench_hist_quantile(&h, 5000), (unsigned long)bench_hist_quantile(&h, 9900),
-        (unsigned long)h.max_ns,
+        (unsigned long)bench_hist_quantile(&h, 9990), (unsigned long)h.max_ns,
         (unsigned long)((cpu_ns(RUSAGE_SELF) + cpu_ns(RUSAGE_CHILDREN)) / (h.count + WARMUP)));
     return 0;
 }
