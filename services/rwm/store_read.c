@@ -82,18 +82,24 @@ static void read_device(struct req *r)
                r->iov, n, (uint64_t)(last - first + 1) * UNIT_BYTES);
 }
 
-static bool may_be_taken(const struct store *s)
+bool store_may_be_taken(const struct store *s)
 {
-    return s->data->fence_state == DEVICE_FENCE_HELD || s->data->fence_state == DEVICE_FENCE_UNCERTAIN;
+    enum device_fence_state state = s->data->fence_state;
+    return state == DEVICE_FENCE_HELD || state == DEVICE_FENCE_UNCERTAIN || state == DEVICE_FENCE_LOST;
+}
+
+void store_prove(struct req *r, void (*done)(struct sio *sio, int rc))
+{
+    struct store *s = r->s;
+    sio_init(&r->sio, s, done);
+    sio_rw(&r->sio, s->data, DEVICE_READ, STORE_SUPER_0, s->sink, UNIT_BYTES);
 }
 
 static void read_proof(struct req *r)
 {
-    struct store *s = r->s;
     r->mask = 0;
     r->generation = (uint8_t)blk_reader_enter(r->b);
-    sio_init(&r->sio, s, read_done);
-    sio_rw(&r->sio, s->data, DEVICE_READ, STORE_SUPER_0, s->sink, UNIT_BYTES);
+    store_prove(r, read_done);
 }
 
 void read_start(struct req *r)
@@ -114,7 +120,7 @@ void read_start(struct req *r)
     if (r->kind == REQ_READ)
         fill_memory(r, e);
     bool memory = r->kind == REQ_STAT || r->mask == 0;
-    if (memory && !may_be_taken(s)) {
+    if (memory && !store_may_be_taken(s)) {
         req_finish(r, 0);
         return;
     }

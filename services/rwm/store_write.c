@@ -241,6 +241,21 @@ static int exec_remove(struct req *r)
     return 0;
 }
 
+static void nothing_proved(struct sio *sio, int rc)
+{
+    req_finish(container_of(sio, struct req, sio), rc);
+}
+
+/* Absent, durably so: no record is needed. But that is an answer from memory, as a read's may be
+ * (store_read.c), and a wrong one if another agent has the LUN by now, and the block. */
+static void clear_nothing(struct req *r)
+{
+    if (store_may_be_taken(r->s))
+        store_prove(r, nothing_proved);
+    else
+        req_finish(r, 0);
+}
+
 static int exec_clear(struct req *r)
 {
     struct store *s = r->s;
@@ -254,7 +269,7 @@ static int exec_clear(struct req *r)
     if (r->op->forget && p.written == 0) {
         if (old == STORE_NONE && b->pending == 0) {
             unreserve(r);
-            req_finish(r, 0); /* absent, durably so: nothing to say */
+            clear_nothing(r);
             return 0;
         }
         r->kind = REQ_REMOVE;

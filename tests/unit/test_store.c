@@ -165,6 +165,44 @@ static void test_forget(void **state)
     world_end(&w);
 }
 
+/* What memory alone would answer, on a LUN that another agent may have by now: it is asked of the LUN. */
+static void test_taken_lun(void **state)
+{
+    static const enum request_kind kinds[] = {DO_READ, DO_STAT, DO_CLEAR};
+    (void)state;
+    struct world w;
+    struct request q, next;
+    make(&w, 6, 5 * MIB, false, NULL);
+    for (int fence = DEVICE_FENCE_NONE; fence <= DEVICE_FENCE_LOST; fence++) {
+        const bool asks = fence != DEVICE_FENCE_NONE;
+        w.slow[0].dev.fence_state = (enum device_fence_state)fence;
+        for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+            for (unsigned taken = 0; taken < 2; taken++) {
+                request_init(&q, 1, 0, 32, 2);
+                q.op.forget = true;
+                device_ram_fail_nth(w.data, DEVICE_READ, 1, taken ? -EIO : 0);
+                assert_int_equal(do_request(&w, &q, kinds[i]), asks && taken ? -EIO : 0);
+                device_ram_fail_nth(w.data, DEVICE_READ, 1, 0);
+                request_free(&q);
+            }
+        }
+    }
+    /* A write behind a clear that is being asked for is not held up, and stays. */
+    request_init(&q, 1, 0, 32, 3);
+    q.op.forget = true;
+    request_init(&next, 1, 4, 2, 4);
+    assert_int_equal(request_submit(w.s, &q, DO_CLEAR), 0);
+    assert_int_equal(do_request(&w, &next, DO_WRITE), 0);
+    assert_true(world_run(&w, &q.done));
+    assert_int_equal(q.rc, 0);
+    request_free(&q);
+    request_free(&next);
+    check_unit(&w, 1, 4, 4, 4);
+    reopen(&w, NULL);
+    check_unit(&w, 1, 4, 4, 4);
+    world_end(&w);
+}
+
 static void test_space(void **state)
 {
     (void)state;
@@ -594,6 +632,7 @@ int main(void)
         cmocka_unit_test(test_wrap_small_cache),
         cmocka_unit_test(test_space),
         cmocka_unit_test(test_forget),
+        cmocka_unit_test(test_taken_lun),
         cmocka_unit_test(test_again_and_waiters),
         cmocka_unit_test(test_bad_requests),
         cmocka_unit_test(test_records),
