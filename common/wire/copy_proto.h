@@ -104,7 +104,9 @@ struct copy_versions_reply { /* then count struct copy_version */
 };
 
 /* Units of one block, over `base` exactly. OK too when the member has this version, or a later one of the
- * block. STALE_BASE: it has another base. The payload is unit_count units, none with COPY_FORWARD_CLEAR. */
+ * block. STALE_BASE: it has another base. The payload is unit_count units, none with COPY_FORWARD_CLEAR.
+ * What lies beyond a cut that is above `cuts` is answered OK, and not stored: the caller has not heard of
+ * that shrink, or has not done with it. */
 enum { COPY_FORWARD_CLEAR = 1, COPY_FORWARD_FORGET = 2 };
 struct copy_forward {
     struct copy_head head;
@@ -114,8 +116,9 @@ struct copy_forward {
     struct version version, base, committed;
     uint32_t first_unit, unit_count;
     uint32_t flags, reserved;
+    uint64_t cuts; /* of the volume: no shrink up to this generation cuts off what is sent */
 };
-_Static_assert(sizeof(struct copy_forward) == 136, "no hidden padding");
+_Static_assert(sizeof(struct copy_forward) == 144, "no hidden padding");
 
 /* The whole block becomes this, whatever was there. written 0: absent when version is {0,0}, else a hole of
  * that version. The payload is the units set in written, in order, but for those in lost: no copy can read
@@ -125,8 +128,9 @@ struct copy_replace {
     struct copy_key key;
     struct version version, committed;
     uint32_t written, lost;
+    uint64_t cuts; /* as in struct copy_forward */
 };
-_Static_assert(sizeof(struct copy_replace) == 80, "no hidden padding");
+_Static_assert(sizeof(struct copy_replace) == 88, "no hidden padding");
 
 /* The whole block; its 128 KiB go into the sink when anything is written. Units set in rotten could not be
  * read: zeroes. */

@@ -288,6 +288,7 @@ void rwm_destroy(struct rwm *m)
     free(m->parts);
     free(m->volumes);
     free(m->volume_buckets);
+    free(m->layer_buckets);
     free(m->turn_buckets);
     free(m->turn_next);
     free(m);

@@ -315,6 +315,8 @@ static void write_done(struct store_op *op, int rc)
     uint32_t status = rwm_status_of_store(m, rc, "write");
     if (copied)
         c->storing--;
+    if (!mine && status == STATUS_OK)
+        rwm_volume_stored(m, &key, p->cuts);
     if (copied && mine) {
         rwm_forward_stored(c, p, status); /* may end it, and forget b */
         b = block_find(m, &key);
@@ -432,8 +434,10 @@ static uint32_t forward_gate(struct rwm *m, const struct rwm_block *b, const str
     /* A newer epoch may have been joined while the payload was on its way. */
     if (p->req && (p->req->r.epoch != m->parts[p->partition].epoch || c->joined_by != p->req->from_module))
         return STATUS_STALE_EPOCH;
-    if (p->req && rwm_remove_dead(m, &p->op.key)) {
-        *there = true; /* the primary will hear of it, too */
+    /* The primary will hear of it, too. */
+    bool takes = p->kind != RWM_PIECE_REPLACE || p->op.written != 0;
+    if ((p->req && rwm_remove_dead(m, &p->op.key)) || (takes && rwm_volume_cut_off(m, &p->op.key, p->cuts))) {
+        *there = true;
         return STATUS_OK;
     }
     if (p->kind == RWM_PIECE_REPLACE)

@@ -233,6 +233,9 @@ static void forward_fill(struct rwm_copies *c, struct rwm_forward *f, const stru
         f->body.volume = p->req->r.volume;
         f->body.host = p->req->r.host;
         f->body.turn = p->req->r.turn;
+        f->body.cuts = p->req->r.generation; /* it was held against the volume's size of then */
+    } else {
+        f->body.cuts = rwm_volume_cuts(c->m, key->layer);
     }
     f->call = (struct rpc_call){
         .method = COPY_METHOD_FORWARD, .body = &f->body, .body_len = sizeof(f->body), .done = forward_done};

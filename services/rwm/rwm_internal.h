@@ -134,6 +134,7 @@ struct rwm_piece {
     bool orphan;   /* nobody but `refs` needs it */
     uint16_t refs; /* calls to other members that use the chunk */
     struct version base;
+    uint64_t cuts;                 /* with has_version: of struct copy_forward */
     struct list flight_link;       /* copies->flight: has a version, is not committed */
     struct list block_flight_link; /* block->flight, likewise */
     uint16_t sent, answered; /* bits by place in copies->copy: sent there, and not failed; answered well */
@@ -209,10 +210,12 @@ struct rwm_part {
 };
 struct rwm_volume { /* of the store's volume record of the same index; the fields are what is in force */
     struct list hash_link;
+    struct list layer_link; /* in force: of layer_buckets */
     struct list remove_link;
     struct uuid id; /* zero: free */
     uint64_t family, layer, parent_layer, generation, size_bytes, resized_generation;
     uint64_t turn_floor;
+    uint64_t cut_bytes; /* the size that the shrink of resized_generation gave it */
     uint8_t state;
     bool in_force, dirty, complained, cut_done;
     bool swept; /* deleted, and its blocks are removed; kept while a table knows of it: others may lag behind
@@ -223,6 +226,7 @@ struct rwm_volume_extra {
     uint64_t cleaned_generation; /* little-endian: resized_generation whose cut range has been removed */
     uint64_t table_term;         /* of the table that table_version is a version of */
     uint64_t turn_floor;         /* no lower turn is accepted of a host that has no record of its own */
+    uint64_t cut_bytes; /* the size that the shrink of resized_generation gave it; 0: the present one */
 };
 enum rwm_state {
     RWM_OPENING,  /* store_open: opened or failed */
@@ -272,7 +276,8 @@ struct rwm_member {
     struct mdc_module_heartbeat_request heartbeat_request;
     struct mdc_module_heartbeat_reply heartbeat_reply;
     struct cluster_wait first_table;
-    uint64_t known_term, known_version; /* tables of that term, from that version on, name this start as the module's */
+    uint64_t known_term,
+        known_version; /* tables of that term, from that version on, name this start as the module's */
     /* The partitions' records are to be told: rwm_tell.c. */
     struct cluster_call tell_call;
     struct mdc_module_records_request tell_request;
@@ -347,6 +352,7 @@ struct rwm_remove {
     bool dirty; /* volumes were added in this pass */
     struct rwm_remove_op ops[RWM_REMOVE_OPS];
     struct rwm_volume *cutting; /* whose last block is being cut */
+    bool cut_again;             /* that one's, once more */
     struct store_op stat;
 };
 struct rwm_leave {
@@ -384,7 +390,7 @@ struct rwm {
     struct rwm_part *parts;
     struct rwm_volume *volumes;
     uint32_t volume_capacity;
-    struct list *volume_buckets;
+    struct list *volume_buckets, *layer_buckets;
     uint32_t turn_capacity, turn_free_hint;
     uint32_t *turn_buckets, *turn_next; /* index + 1 */
     uint64_t turn_serial;               /* grows with each turn or floor that is accepted */
@@ -586,6 +592,19 @@ void rwm_volumes_force(struct rwm *m);
 /* The removal of what v left is complete: frees or marks its record. 0 or -EAGAIN, or of the store. */
 int rwm_volume_removed(struct rwm *m, struct rwm_volume *v);
 bool rwm_volume_wants_removal(const struct rwm *m, const struct rwm_volume *v);
+/* In force; NULL: none of that layer. */
+struct rwm_volume *rwm_volume_of_layer(const struct rwm *m, uint64_t layer);
+/* The generation of the latest shrink of the layer's volume that this module has done with: nothing of what
+ * it has now lies beyond. */
+uint64_t rwm_volume_cuts(const struct rwm *m, uint64_t layer);
+/* Beyond the size that is in force here, which may be that of before a grow. */
+bool rwm_volume_beyond(const struct rwm *m, const struct store_key *key);
+/* What was sent with `cuts` lies in a block beyond a later shrink that is in force here: nobody's any more.
+ */
+bool rwm_volume_cut_off(const struct rwm *m, const struct store_key *key, uint64_t cuts);
+/* What was sent with `cuts` is in the store. In the block that a later shrink has cut through it may lie
+ * behind the cut: that is looked at once more. */
+void rwm_volume_stored(struct rwm *m, const struct store_key *key, uint64_t cuts);
 
 /* ---- rwm_apply.c ---- */
 void rwm_apply_init(struct rwm *m);
@@ -613,6 +632,8 @@ void rwm_remove_init(struct rwm *m);
 /* v's blocks, or those beyond its size, are to go. */
 void rwm_remove_add(struct rwm *m, struct rwm_volume *v);
 void rwm_remove_stop(struct rwm *m);
+/* v's last block is to be cut, although it was already. */
+void rwm_remove_cut_again(struct rwm *m, struct rwm_volume *v);
 /* Is this block to go as a whole? */
 bool rwm_remove_matches(const struct rwm *m, const struct store_key *key);
 /* Of a deleted volume, or beyond a cut that is under way: a primary that has not heard of it may still send

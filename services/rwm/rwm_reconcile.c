@@ -17,6 +17,7 @@ struct fix {
     unsigned best;  /* member that has it */
     struct rwm_piece *piece;
     unsigned sends;
+    uint64_t cuts; /* when it began: rwm_volume_cuts */
     uint32_t lost; /* units that the one that has it cannot read any more */
     struct rpc_call call;
     struct copy_fetch fetch;
@@ -45,6 +46,12 @@ static void fix_end(struct fix *f, bool ok)
         rwm_reconcile_step(c);
     else
         reconcile_again(c);
+}
+
+/* What was read is told to be of before no shrink: none may have come in between. */
+static bool fix_outdated(const struct fix *f)
+{
+    return rwm_volume_cuts(f->w->m, f->w->item[f->index].key.layer) != f->cuts;
 }
 
 /* ---- to the others ---- */
@@ -85,7 +92,7 @@ static void fix_send(struct fix *f, const uint32_t *crcs)
 static void fix_stored(struct rwm_piece *p, uint32_t status)
 {
     struct fix *f = p->owner;
-    if (status != STATUS_OK || f->w->stopped) {
+    if (status != STATUS_OK || f->w->stopped || fix_outdated(f)) {
         fix_end(f, false);
         return;
     }
@@ -119,6 +126,7 @@ static void fix_fetched(struct rpc_call *call, const struct rpc_result *result)
     p->op.version = item->v[f->best];
     p->op.written = reply.written;
     p->op.lost = f->lost = reply.written & reply.rotten;
+    p->cuts = f->cuts;
     p->done = fix_stored;
     rwm_block_add(w->m, p);
 }
@@ -150,6 +158,7 @@ static bool fix_begin(struct rwm_walk *w, uint32_t index, unsigned best)
     f->w = w;
     f->index = index;
     f->best = best;
+    f->cuts = rwm_volume_cuts(w->m, item->key.layer);
     f->piece = p;
     list_push_back(&w->jobs, &f->link);
     w->out++;
@@ -178,11 +187,17 @@ static bool fix_begin(struct rwm_walk *w, uint32_t index, unsigned best)
 }
 
 /* ---- all of them ---- */
-/* True: some member has another version than the best one's. */
+/*
+ * True: some member has another version than the best one's. Beyond the end of the volume it is this module's
+ * own: either the others lag behind a shrink, and still have what it has cut; or it lags behind a grow, and
+ * what it, in sync, does not have of the writes there was never acknowledged.
+ */
 static bool item_differs(const struct rwm_walk *w, const struct rwm_item *item, unsigned *best)
 {
+    const struct store_key key = {item->key.layer, item->key.block, item->key.hash};
+    bool own = !(item->suspect & 1u) && rwm_volume_beyond(w->m, &key);
     bool found = false, differs = false;
-    for (unsigned i = 0; i < w->count; i++) {
+    for (unsigned i = 0; i < (own ? 1 : w->count); i++) {
         if (item->suspect >> i & 1u)
             continue;
         if (!found || version_cmp(item->v[i], item->v[*best]) > 0)

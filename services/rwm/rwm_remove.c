@@ -47,6 +47,17 @@ void rwm_remove_add(struct rwm *m, struct rwm_volume *v)
         loop_timer_arm(m->env->loop, &r->timer, REMOVE_TICK_NS);
 }
 
+void rwm_remove_cut_again(struct rwm *m, struct rwm_volume *v)
+{
+    struct rwm_remove *r = &m->remove;
+    v->cut_done = false;
+    r->cut_again |= r->cutting == v;
+    if (!list_unlinked(&v->remove_link))
+        return;
+    rwm_remove_add(m, v);
+    rwm_member_heartbeat(m);
+}
+
 void rwm_remove_stop(struct rwm *m)
 {
     loop_timer_cancel(m->env->loop, &m->remove.timer);
@@ -121,8 +132,9 @@ static void cut_end(struct rwm *m, uint32_t status)
     struct rwm_volume *v = m->remove.cutting;
     m->remove.cutting = NULL;
     /* v's record is still the same one: only the end of its removal frees it, and that waits for the cut. */
-    if (v && status == STATUS_OK)
+    if (v && status == STATUS_OK && !m->remove.cut_again)
         v->cut_done = true;
+    m->remove.cut_again = false;
     if (m->state == RWM_STOPPING)
         rwm_shutdown_step(m);
 }

@@ -87,6 +87,7 @@ int rwm_send_block(struct rwm_peer *peer, const struct copy_replace *body, struc
     if (!s)
         return -ENOMEM;
     s->body = *body;
+    s->body.cuts = rwm_volume_cuts(s->m, body->key.layer);
     s->call.method = COPY_METHOD_REPLACE;
     s->call.body = &s->body;
     s->call.body_len = sizeof(s->body);
@@ -104,6 +105,7 @@ int rwm_send_units(struct rwm_peer *peer, const struct copy_forward *body, struc
     if (!s)
         return -ENOMEM;
     s->units = *body;
+    s->units.cuts = rwm_volume_cuts(s->m, body->key.layer);
     s->piece = piece;
     s->sge[0] = (struct fabric_sge){.base = piece->chunk + (size_t)body->first_unit * UNIT_BYTES,
                                     .len = body->unit_count * UNIT_BYTES,

@@ -240,6 +240,7 @@ static uint32_t forward_piece(struct rwm *m, struct rwm_request *req, struct rwm
     p->bytes = f->unit_count * UNIT_BYTES;
     p->op.version = f->version;
     p->base = f->base;
+    p->cuts = f->cuts;
     p->fetching = !clear;
     return STATUS_OK;
 }
@@ -257,6 +258,7 @@ static uint32_t replace_piece(struct rwm *m, struct rwm_request *req, struct rwm
     p->op.version = r->version;
     p->op.written = r->written;
     p->op.lost = r->lost;
+    p->cuts = r->cuts;
     for (uint32_t u = 0; u < UNITS_PER_BLOCK; u++)
         if (r->lost >> u & 1u)
             memset(p->chunk + (size_t)u * UNIT_BYTES, 0, UNIT_BYTES);

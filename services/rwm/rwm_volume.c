@@ -38,11 +38,34 @@ static void extra_set(struct store_volume_record *rec, const struct rwm_volume_e
     memcpy(rec->reserved, extra, sizeof(*extra));
 }
 
+static uint64_t cut_bytes_of(const struct store_volume_record *rec)
+{
+    uint64_t bytes = extra_get(rec).cut_bytes;
+    return bytes != 0 ? bytes : rec->size_bytes;
+}
+
 static struct list *volume_bucket(const struct rwm *m, const struct uuid *id)
 {
     uint64_t v;
     memcpy(&v, id->b, sizeof(v));
     return &m->volume_buckets[(v * 0x9e3779b97f4a7c15ull >> 32) & (RWM_VOLUME_BUCKETS - 1)];
+}
+
+static struct list *layer_bucket(const struct rwm *m, uint64_t layer)
+{
+    return &m->layer_buckets[(layer * 0x9e3779b97f4a7c15ull >> 32) & (RWM_VOLUME_BUCKETS - 1)];
+}
+
+struct rwm_volume *rwm_volume_of_layer(const struct rwm *m, uint64_t layer)
+{
+    struct list *bucket = layer_bucket(m, layer);
+    list_for_each(n, bucket)
+    {
+        struct rwm_volume *v = list_entry(n, struct rwm_volume, layer_link);
+        if (v->layer == layer)
+            return v;
+    }
+    return NULL;
 }
 
 struct rwm_volume *rwm_volume_find(const struct rwm *m, const struct uuid *id)
@@ -67,6 +90,7 @@ static void volume_enter(struct rwm *m, uint32_t index, const struct uuid *id)
     struct rwm_volume *v = &m->volumes[index];
     *v = (struct rwm_volume){.id = *id};
     list_init(&v->remove_link);
+    list_init(&v->layer_link);
     list_push_back(volume_bucket(m, id), &v->hash_link);
 }
 
@@ -81,14 +105,18 @@ int rwm_volumes_load(struct rwm *m)
     m->volume_capacity = store_record_capacity(m->store, STORE_VOLUME);
     m->volumes = calloc((size_t)m->volume_capacity + 1, sizeof(*m->volumes));
     m->volume_buckets = calloc(RWM_VOLUME_BUCKETS, sizeof(*m->volume_buckets));
-    if (!m->volumes || !m->volume_buckets)
+    m->layer_buckets = calloc(RWM_VOLUME_BUCKETS, sizeof(*m->layer_buckets));
+    if (!m->volumes || !m->volume_buckets || !m->layer_buckets)
         return -ENOMEM;
-    for (unsigned i = 0; i < RWM_VOLUME_BUCKETS; i++)
+    for (unsigned i = 0; i < RWM_VOLUME_BUCKETS; i++) {
         list_init(&m->volume_buckets[i]);
+        list_init(&m->layer_buckets[i]);
+    }
     for (uint32_t i = 0; i < m->volume_capacity; i++) {
         const struct store_volume_record *rec = record_at(m, i);
         list_init(&m->volumes[i].hash_link);
         list_init(&m->volumes[i].remove_link);
+        list_init(&m->volumes[i].layer_link);
         if (uuid_is_zero(&rec->id))
             continue;
         volume_enter(m, i, &rec->id);
@@ -187,7 +215,8 @@ int rwm_volume_stage(struct rwm *m, const struct table *t, const struct table_vo
     uint32_t index = mine ? volume_index(m, mine) : volume_free_index(m);
     struct rwm_volume_extra extra = {.cleaned_generation =
                                          v->resized_generation, /* new here: nothing to cut */
-                                     .table_term = table_head(t)->term};
+                                     .table_term = table_head(t)->term,
+                                     .cut_bytes = v->size_bytes};
     *set = false;
     if (mine) {
         const struct store_volume_record *old = record_at(m, index);
@@ -195,6 +224,8 @@ int rwm_volume_stage(struct rwm *m, const struct table *t, const struct table_vo
             return 0;
         extra.cleaned_generation = extra_get(old).cleaned_generation;
         extra.turn_floor = extra_get(old).turn_floor;
+        extra.cut_bytes =
+            v->resized_generation != old->resized_generation ? v->size_bytes : cut_bytes_of(old);
     } else if (v->state == TABLE_VOLUME_DELETING) {
         return 0; /* never was here, or all of it has been removed */
     } else if (index == m->volume_capacity) {
@@ -276,10 +307,50 @@ void rwm_volumes_force(struct rwm *m)
         v->size_bytes = rec->size_bytes;
         v->state = rec->state;
         v->resized_generation = rec->resized_generation;
+        v->cut_bytes = cut_bytes_of(rec);
+        list_remove(&v->layer_link);
+        list_push_back(layer_bucket(m, v->layer), &v->layer_link);
         v->cut_done = false;
         if (!list_unlinked(&v->remove_link))
             m->remove.dirty = true;
     }
+}
+
+uint64_t rwm_volume_cuts(const struct rwm *m, uint64_t layer)
+{
+    const struct rwm_volume *v = rwm_volume_of_layer(m, layer);
+    return v ? extra_get(record_at(m, volume_index(m, v))).cleaned_generation : UINT64_MAX;
+}
+
+static uint64_t blocks_of(uint64_t bytes)
+{
+    return (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
+}
+
+bool rwm_volume_beyond(const struct rwm *m, const struct store_key *key)
+{
+    const struct rwm_volume *v = rwm_volume_of_layer(m, key->layer);
+    return v && key->block >= blocks_of(v->size_bytes);
+}
+
+/*
+ * The sender has not heard of the shrink, or has not done with it; nobody can have grown the volume and
+ * written there since, for a grow waits until all modules have. That one is in force here by now does not
+ * matter: what was sent may have been on its way for long.
+ */
+bool rwm_volume_cut_off(const struct rwm *m, const struct store_key *key, uint64_t cuts)
+{
+    const struct rwm_volume *v = rwm_volume_of_layer(m, key->layer);
+    return v && cuts < v->resized_generation && key->block >= blocks_of(v->cut_bytes);
+}
+
+void rwm_volume_stored(struct rwm *m, const struct store_key *key, uint64_t cuts)
+{
+    struct rwm_volume *v = rwm_volume_of_layer(m, key->layer);
+    if (v && cuts < v->resized_generation && v->state != TABLE_VOLUME_DELETING &&
+        v->size_bytes == v->cut_bytes && v->cut_bytes % BLOCK_BYTES != 0 &&
+        key->block == v->cut_bytes / BLOCK_BYTES)
+        rwm_remove_cut_again(m, v);
 }
 
 int rwm_volume_set_turn_floor(struct rwm *m, struct rwm_volume *v, uint64_t turn)
@@ -317,9 +388,11 @@ int rwm_volume_removed(struct rwm *m, struct rwm_volume *v)
     if (rc)
         return rc;
     list_remove(&v->hash_link);
+    list_remove(&v->layer_link);
     list_remove(&v->remove_link);
     *v = (struct rwm_volume){0};
     list_init(&v->hash_link);
+    list_init(&v->layer_link);
     list_init(&v->remove_link);
     return 0;
 }

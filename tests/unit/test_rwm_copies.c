@@ -25,6 +25,9 @@ struct other {
     struct rpc_request *kept[16];
     unsigned kept_count, forwards, joins, reconciled;
     struct copy_forward last;
+    struct copy_version has; /* layer 0: nothing */
+    struct copy_replace replaced;
+    unsigned fetches, replaces;
 };
 static struct other *the_other;
 
@@ -58,10 +61,40 @@ static void on_join(void *service, struct rpc_request *rpc, const void *body, ui
 
 static void on_versions(void *service, struct rpc_request *rpc, const void *body, uint32_t len)
 {
-    struct copy_versions_reply reply = {.count = 0};
+    struct {
+        struct copy_versions_reply head;
+        struct copy_version item;
+    } reply = {.head = {.count = 0}};
+    struct copy_versions rq;
+    const struct copy_version *has = &the_other->has;
+    (void)service;
+    (void)len;
+    memcpy(&rq, body, sizeof(rq));
+    if (has->key.layer != 0 && rq.list != COPY_LIST_KEYS &&
+        placement_partition(has->key.hash, FAKE_POOL_PARTITIONS) == rq.head.partition) {
+        reply.head.count = 1;
+        reply.item = *has;
+    }
+    rpc_reply(rpc, STATUS_OK, &reply, (uint32_t)(sizeof(reply.head) + reply.head.count * sizeof(reply.item)));
+}
+
+static void on_replace(void *service, struct rpc_request *rpc, const void *body, uint32_t len)
+{
+    struct other *o = the_other;
+    (void)service;
+    (void)len;
+    memcpy(&o->replaced, body, sizeof(o->replaced));
+    o->replaces++;
+    rpc_reply(rpc, STATUS_OK, NULL, 0);
+}
+
+static void on_fetch(void *service, struct rpc_request *rpc, const void *body, uint32_t len)
+{
+    struct copy_fetch_reply reply = {.version = the_other->has.version};
     (void)service;
     (void)body;
     (void)len;
+    the_other->fetches++;
     rpc_reply(rpc, STATUS_OK, &reply, sizeof(reply));
 }
 
@@ -78,14 +111,6 @@ static void on_forward(void *service, struct rpc_request *rpc, const void *body,
         return;
     }
     rpc_reply(rpc, o->forward_status, NULL, 0);
-}
-
-static void on_other(void *service, struct rpc_request *rpc, const void *body, uint32_t len)
-{
-    (void)service;
-    (void)body;
-    (void)len;
-    rpc_reply(rpc, STATUS_NOT_SERVING, NULL, 0);
 }
 
 static void on_notify(void *service, struct rpc_peer *peer, uint16_t method, const void *body, uint32_t len)
@@ -121,8 +146,8 @@ static void other_start(struct other *o, struct fix *f)
         {.number = COPY_METHOD_JOIN, .name = "join", .handler = on_join},
         {.number = COPY_METHOD_VERSIONS, .name = "versions", .handler = on_versions},
         {.number = COPY_METHOD_FORWARD, .name = "forward", .handler = on_forward},
-        {.number = COPY_METHOD_REPLACE, .name = "replace", .handler = on_other},
-        {.number = COPY_METHOD_FETCH, .name = "fetch", .handler = on_other},
+        {.number = COPY_METHOD_REPLACE, .name = "replace", .handler = on_replace},
+        {.number = COPY_METHOD_FETCH, .name = "fetch", .handler = on_fetch},
     };
     static const struct rpc_events events = {.notify = on_notify};
     struct fabric_addr addr = {.provider = FABRIC_PROVIDER_SIM, .port = PEER_PORT, .ip = {PEER_HOST}};
@@ -450,6 +475,152 @@ static void serves_a_primary(void **state)
     fix_end(&f);
 }
 
+/* ---- what a shrink has cut off ---- */
+static uint32_t replace(struct fix *f, struct caller *c, const struct copy_replace *rq,
+                        const struct fabric_mem *mem)
+{
+    struct fabric_sge sge = {.base = buf, .len = UNIT_BYTES, .mem = (struct fabric_mem *)(uintptr_t)mem};
+    return ask(f, c, COPY_METHOD_REPLACE, rq, sizeof(*rq), &sge);
+}
+
+/*
+ * A primary that has not heard of a shrink sends what it cut off, when this member has done with it, and
+ * again when the volume has grown since: answered well, and not stored. What is sent after a grow that this
+ * member has not heard of is.
+ */
+static void cut_off_stays_cut_off(void **state)
+{
+    struct fix f;
+    struct other o;
+    struct caller c;
+    struct fabric_mem *mem;
+    uint32_t p = placement_partition(placement_hash(1, 0), FAKE_POOL_PARTITIONS);
+    (void)state;
+    fix_init(&f, 45);
+    other_start(&o, &f);
+    members(&f, 100, 2 | SYNC, 1 | SYNC);
+    fix_run(&f, NS_PER_S);
+    assert_int_equal(fabric_mem_register(o.proc.env.fabric, FABRIC_DOMAIN_CLUSTER, buf, sizeof(buf), 0, &mem),
+                     0);
+    call_in(&f, &o, &c, PEER_INC, 1);
+    assert_int_equal(join(&f, &c, p, 100), STATUS_OK);
+    struct copy_forward w = forward_of(p, 100, 1, 0);
+    struct copy_replace r = {.head = w.head, .key = w.key, .version = w.version, .written = 1};
+    w.cuts = 1;
+    r.cuts = 0; /* it was never shrunk */
+    w.key.block = 4;
+    r.key.block = 5;
+    assert_int_equal(forward(&f, &c, &w, mem), STATUS_OK);
+    assert_int_equal(replace(&f, &c, &r, mem), STATUS_OK);
+    assert_non_null(fake_medium_block(f.medium, 101, 4));
+    assert_non_null(fake_medium_block(f.medium, 101, 5));
+    fake_mdc_volume(f.mdc, 0, 1, 2, 3 * BLOCK_BYTES + UNIT_BYTES, TABLE_VOLUME_SHRINKING);
+    for (unsigned round = 0; round < 3; round++) {
+        fix_run(&f, NS_PER_S);
+        assert_int_equal(f.mdc->heartbeat.removing_blocks, 0);
+        assert_null(fake_medium_block(f.medium, 101, 4));
+        assert_null(fake_medium_block(f.medium, 101, 5));
+        assert_int_equal(forward(&f, &c, &w, mem), STATUS_OK);
+        assert_int_equal(replace(&f, &c, &r, mem), STATUS_OK);
+        if (round == 0)
+            fake_mdc_volume(f.mdc, 0, 1, 2, FIX_VOLUME_BYTES, TABLE_VOLUME_READY);
+    }
+    fix_run(&f, NS_PER_S);
+    assert_null(fake_medium_block(f.medium, 101, 4));
+    assert_null(fake_medium_block(f.medium, 101, 5));
+    w.cuts = r.cuts = 2;
+    w.version.counter = 2;
+    assert_int_equal(forward(&f, &c, &w, mem), STATUS_OK);
+    assert_int_equal(replace(&f, &c, &r, mem), STATUS_OK);
+    assert_non_null(fake_medium_block(f.medium, 101, 4));
+    assert_non_null(fake_medium_block(f.medium, 101, 5));
+    /* Beyond the end that is known here: the primary has heard of a later grow. */
+    r.key.block = FIX_VOLUME_BYTES / BLOCK_BYTES;
+    assert_int_equal(replace(&f, &c, &r, mem), STATUS_OK);
+    assert_non_null(fake_medium_block(f.medium, 101, FIX_VOLUME_BYTES / BLOCK_BYTES));
+    rpc_abandon(c.peer);
+    fix_kill_module(&f);
+    fabric_mem_unregister(mem);
+    other_end(&o);
+    fix_end(&f);
+}
+
+/* The last block, of which a part stays: what of the rest comes afterwards is told as not yet gone. */
+static void cut_block_is_looked_at_again(void **state)
+{
+    struct fix f;
+    struct other o;
+    struct caller c;
+    struct fabric_mem *mem;
+    uint32_t p = placement_partition(placement_hash(1, 0), FAKE_POOL_PARTITIONS);
+    (void)state;
+    fix_init(&f, 46);
+    other_start(&o, &f);
+    members(&f, 100, 2 | SYNC, 1 | SYNC);
+    fake_mdc_volume(f.mdc, 0, 1, 2, 3 * BLOCK_BYTES + UNIT_BYTES, TABLE_VOLUME_SHRINKING);
+    fix_run(&f, NS_PER_S);
+    assert_int_equal(f.mdc->heartbeat.removing_blocks, 0);
+    assert_int_equal(fabric_mem_register(o.proc.env.fabric, FABRIC_DOMAIN_CLUSTER, buf, sizeof(buf), 0, &mem),
+                     0);
+    call_in(&f, &o, &c, PEER_INC, 1);
+    assert_int_equal(join(&f, &c, p, 100), STATUS_OK);
+    struct copy_forward w = forward_of(p, 100, 1, 0);
+    w.key.block = 3;
+    w.first_unit = 1;
+    w.cuts = 1;
+    assert_int_equal(forward(&f, &c, &w, mem), STATUS_OK);
+    fix_run(&f, NS_PER_S);
+    assert_int_equal(fake_medium_block(f.medium, 101, 3)->written, 2);
+    assert_int_not_equal(f.mdc->heartbeat.removing_blocks, 0);
+    /* The primary dies with it: this one, alone, does what it would have done. */
+    rpc_abandon(c.peer);
+    members(&f, 101, 1 | SYNC, 0);
+    fix_run(&f, 2 * NS_PER_S);
+    assert_int_equal(f.mdc->heartbeat.removing_blocks, 0);
+    assert_int_equal(fake_medium_block(f.medium, 101, 3)->written, 0);
+    fix_kill_module(&f);
+    fabric_mem_unregister(mem);
+    other_end(&o);
+    fix_end(&f);
+}
+
+/* A new primary that has cut does not take back what a member, which has not heard of the shrink, still has.
+ * It tells members with what it sends how far it has got. */
+static void new_primary_has_cut(void **state)
+{
+    struct fix f;
+    struct other o;
+    struct fix_conn c;
+    struct fix_req w;
+    (void)state;
+    for (unsigned shrunk = 0; shrunk < 2; shrunk++) {
+        fix_init(&f, 47 + shrunk);
+        other_start(&o, &f);
+        if (shrunk)
+            fake_mdc_volume(f.mdc, 0, 1, 2, 3 * BLOCK_BYTES, TABLE_VOLUME_SHRINKING);
+        fix_run(&f, NS_PER_S);
+        o.has = (struct copy_version){.key = {.layer = 101, .block = 4, .hash = placement_hash(1, 0)},
+                                      .version = {.epoch = 90, .counter = 5},
+                                      .written = 1};
+        members(&f, 100, 1 | SYNC, 2 | SYNC);
+        fix_run(&f, 2 * NS_PER_S);
+        assert_int_equal(o.fetches, shrunk ? 0 : 1);
+        assert_int_equal(o.replaces, shrunk);
+        assert_null(fake_medium_block(f.medium, 101, 4));
+        if (shrunk) { /* it is made equal: the block is gone there, too */
+            assert_int_equal(o.replaced.key.block, 4);
+            assert_int_equal(o.replaced.written, 0);
+            assert_int_equal(o.replaced.cuts, 2);
+        }
+        fix_open(&f, &c);
+        fix_request(&f, &w, 0, 4096);
+        w.body.generation = 1 + shrunk;
+        assert_int_equal(fix_do(&c, &w, BLOCK_METHOD_WRITE, buf), STATUS_OK);
+        assert_int_equal(o.last.cuts, 1 + shrunk);
+        end(&f, &o, &c);
+    }
+}
+
 /* Two processes of one module id: the later one waits out what was promised to the earlier one, which gets no
  * more. */
 static void promises_belong_to_a_start(void **state)
@@ -574,13 +745,11 @@ static void nonsense_is_answered(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(writes_go_to_both),
-        cmocka_unit_test(min_copies),
-        cmocka_unit_test(full_member),
-        cmocka_unit_test(unfit_member),
-        cmocka_unit_test(many_memberships),
-        cmocka_unit_test(serves_a_primary),
-        cmocka_unit_test(promises_belong_to_a_start),
+        cmocka_unit_test(writes_go_to_both),     cmocka_unit_test(min_copies),
+        cmocka_unit_test(full_member),           cmocka_unit_test(unfit_member),
+        cmocka_unit_test(many_memberships),      cmocka_unit_test(serves_a_primary),
+        cmocka_unit_test(cut_off_stays_cut_off), cmocka_unit_test(cut_block_is_looked_at_again),
+        cmocka_unit_test(new_primary_has_cut),   cmocka_unit_test(promises_belong_to_a_start),
         cmocka_unit_test(nonsense_is_answered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
