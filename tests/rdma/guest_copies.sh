@@ -6,13 +6,13 @@ need fio nbdkit
 guest_ports
 cluster_define_all 192M
 cluster_start_all
-cistern pool create main --copies 2 --partitions 6
+cistern pool create main --copies 2 --partitions 8
 cistern volume create data 16M
 guest_nbd data data
 
 in_sync() {
     local i
-    for i in $(seq 0 5); do
+    for i in $(seq 0 7); do
         cistern --json partition show "main/$i" | grep -E '"in_sync": *\[[0-9]+, *[0-9]+\]' >/dev/null || return 1
     done
 }
