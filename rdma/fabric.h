@@ -111,8 +111,8 @@ struct fabric_config {
     uint64_t incarnation;
     uint32_t recv_messages;      /* messages lent to one connection; 0 = default 64 */
     uint64_t connect_timeout_ns; /* handshake included; 0 = default 5 s */
-    uint64_t probe_interval_ns;  /* idle connections are probed; 0 = default 1 s; over tcp 0.25 s */
-    uint64_t probe_timeout_ns;   /* no sign of life for so long: down; 0 = default 5 s; over tcp 1.2 s */
+    uint64_t probe_interval_ns;  /* idle connections are probed; 0 = default 0.25 s */
+    uint64_t probe_timeout_ns;   /* no sign of life for so long: down; 0 = default 1.2 s */
     uint32_t max_connections;    /* 0 = default 4096 */
     uint32_t max_unproved; /* taken from listeners, the peer not yet proved: they have a limit of their own,
                               so that strangers cannot keep members out; 0 = default 256 */
@@ -217,6 +217,11 @@ struct fabric_msg {
     struct fabric_remote source; /* exposed by the sender, len 0 = none */
     struct fabric_remote sink;
 };
+/*
+ * PEER_CLOSED and PEER_DIED of a connection that was up are definite: the process said so, or the kernel of
+ * its host did (a reset, the end of the stream, a disconnect of the connection manager). Silence, missing
+ * acknowledgements and trouble at this end have other reasons: whoever takes a peer for dead relies on it.
+ */
 enum fabric_down {
     FABRIC_DOWN_PEER_CLOSED = 1,
     FABRIC_DOWN_PEER_DIED,
@@ -263,8 +268,8 @@ void *fabric_conn_user(const struct fabric_conn *conn);
 void fabric_conn_set_user(struct fabric_conn *conn, void *user);
 const struct fabric_peer *fabric_conn_peer(const struct fabric_conn *conn);
 bool fabric_conn_is_up(const struct fabric_conn *conn);
-/* After a down with FABRIC_DOWN_REFUSED: not a process refused, but its kernel knew of nobody who listens
- * there. */
+/* After a down with FABRIC_DOWN_REFUSED: not a process refused, but its kernel (tcp: a reset; verbs: the
+ * connection manager's "invalid service id") knew of nobody who listens there. */
 bool fabric_conn_nobody(const struct fabric_conn *conn);
 
 /* ---- endpoints ---- */

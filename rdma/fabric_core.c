@@ -27,10 +27,13 @@ int fabric_core_init(struct fabric *f, const struct fabric_ops *ops, struct env 
         c->recv_messages = 64;
     if (!c->connect_timeout_ns)
         c->connect_timeout_ns = 5 * NS_PER_S;
+    /* A host that is gone tells nobody. Over tcp only silence does (an acknowledgement that does not come is
+     * waited for by the kernel for minutes); over verbs a beat that is not acknowledged, a little sooner. A
+     * copy takes over when that is over. */
     if (!c->probe_interval_ns)
-        c->probe_interval_ns = NS_PER_S;
+        c->probe_interval_ns = 250 * NS_PER_MS;
     if (!c->probe_timeout_ns)
-        c->probe_timeout_ns = 5 * NS_PER_S;
+        c->probe_timeout_ns = 1200 * NS_PER_MS;
     if (!c->max_connections)
         c->max_connections = 4096;
     if (!c->max_unproved)

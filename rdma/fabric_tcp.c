@@ -86,7 +86,19 @@ void tcp_conn_watch(struct tcp_conn *tc)
     if (!tc->connecting)
         events |= tcp_rx_blocked(tc) ? EPOLLRDHUP : EPOLLIN;
     if (events != tc->lfd.events && loop_fd_modify(tc->core.fabric->env->loop, &tc->lfd, events) != 0)
-        fabric_core_fail(&tc->core, FABRIC_DOWN_PEER_DIED);
+        fabric_core_fail(&tc->core, FABRIC_DOWN_UNREACHABLE);
+}
+
+static int socket_error(const struct tcp_conn *tc)
+{
+    int err = 0;
+    socklen_t len = sizeof(err);
+    return getsockopt(tc->lfd.fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0 ? errno : err;
+}
+
+enum fabric_down tcp_lost_reason(int err)
+{
+    return err == 0 || err == ECONNRESET || err == EPIPE ? FABRIC_DOWN_PEER_DIED : FABRIC_DOWN_TIMEOUT;
 }
 
 static enum fabric_down connect_reason(int err)
@@ -106,10 +118,7 @@ static enum fabric_down connect_reason(int err)
 /* The outcome of connect(2) is known. */
 static void conn_connected(struct tcp_conn *tc)
 {
-    int err = 0;
-    socklen_t len = sizeof(err);
-    if (getsockopt(tc->lfd.fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
-        err = errno;
+    const int err = socket_error(tc);
     if (err) {
         tc->core.nobody = err == ECONNREFUSED;
         fabric_core_fail(&tc->core, connect_reason(err));
@@ -135,7 +144,7 @@ static void conn_event(struct loop_fd *lfd, uint32_t revents)
     }
     if (tcp_rx_blocked(tc) && (revents & (EPOLLERR | EPOLLHUP | EPOLLRDHUP))) {
         /* What was sent before the end cannot be reached any more without a destination for it. */
-        fabric_core_fail(&tc->core, FABRIC_DOWN_PEER_DIED);
+        fabric_core_fail(&tc->core, tcp_lost_reason(socket_error(tc)));
         return;
     }
     if (revents & (EPOLLIN | EPOLLERR | EPOLLHUP))
@@ -457,15 +466,7 @@ int fabric_create_tcp(struct env *env, const struct fabric_config *config, struc
     struct tcp_fabric *tf = calloc(1, sizeof(*tf));
     if (!tf)
         return -ENOMEM;
-    /* Nothing but the beats tells of a host that is gone: an acknowledgement that does not come is waited for
-     * by the kernel for minutes. A copy takes over when the silence is over. */
-    struct fabric_config c = *config;
-    if (!c.probe_interval_ns)
-        c.probe_interval_ns = 250 * NS_PER_MS;
-    if (!c.probe_timeout_ns)
-        c.probe_timeout_ns = 1200 * NS_PER_MS;
-    int rc = fabric_core_init(&tf->core, &tcp_ops, env, &c);
-    explicit_bzero(c.secret, sizeof(c.secret));
+    int rc = fabric_core_init(&tf->core, &tcp_ops, env, config);
     if (rc) {
         free(tf);
         return rc;

@@ -124,5 +124,8 @@ bool tcp_tx_uses(const struct tcp_conn *tc, const struct fabric_mem *mem);
 void tcp_settle(struct tcp_conn *tc, struct fabric_op *op);
 /* Events the socket is watched for, from the state. */
 void tcp_conn_watch(struct tcp_conn *tc);
+/* Why an established connection ended with that errno (0: the end of the stream). After its tries the kernel
+ * gives up with ETIMEDOUT, or with what routers said meanwhile: only a reset is the peer's own word. */
+enum fabric_down tcp_lost_reason(int err);
 
 #endif

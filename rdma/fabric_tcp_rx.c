@@ -353,7 +353,7 @@ static unsigned rx_vector(struct tcp_rx *rx, struct iovec *iov, uint32_t *direct
 
 static void rx_failed(struct tcp_conn *tc, int err)
 {
-    fabric_core_fail(&tc->core, err == ETIMEDOUT ? FABRIC_DOWN_TIMEOUT : FABRIC_DOWN_PEER_DIED);
+    fabric_core_fail(&tc->core, tcp_lost_reason(err));
 }
 
 /* One receive; false when there is no more now. */

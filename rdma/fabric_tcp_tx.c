@@ -241,7 +241,7 @@ static void batch_sent(struct tcp_conn *tc, size_t n)
 static void tx_failed(struct tcp_conn *tc, int err)
 {
     tcp_rx_readable(tc); /* the peer may have said why */
-    fabric_core_fail(&tc->core, err == ETIMEDOUT ? FABRIC_DOWN_TIMEOUT : FABRIC_DOWN_PEER_DIED);
+    fabric_core_fail(&tc->core, tcp_lost_reason(err));
 }
 
 void tcp_tx_flush(struct tcp_conn *tc)

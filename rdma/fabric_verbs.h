@@ -30,7 +30,7 @@
           for another's (RNR), it is never lost */
 #define VERBS_LEND_MIN    2u   /* messages lent to an idle connection */
 #define VERBS_LEND_FIRST  4u   /* to a new one; doubled as it uses them */
-#define VERBS_IDLE_TICKS  4u   /* without a message: what was lent is asked back */
+#define VERBS_IDLE_TICKS  16u  /* without a message: what was lent is asked back (2 s) */
 #define VERBS_SGE         16u  /* of one work request, at most */
 #define VERBS_INLINE      512u /* asked for; the device may give less */
 #define VERBS_CHAIN       16u  /* work requests for one doorbell */

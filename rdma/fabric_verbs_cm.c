@@ -16,7 +16,10 @@
 #define CM_BURST           16
 #define RESOLVE_TIMEOUT_MS 2000
 #define VERBS_REJECT_MAGIC 0x52534943u /* "CISR" */
-#define CM_REJ_CONSUMER    28 /* IBTA 12.6.7.2: the listener's own reason; rdma_cm passes it as status */
+/* IBTA 12.6.7.2, which rdma_cm passes as status: nobody listens, as the connection manager of the peer's host
+ * says; the listener's own reason. */
+#define CM_REJ_NO_SERVICE 8
+#define CM_REJ_CONSUMER   28
 
 /* Private data of a rejected request. */
 struct verbs_refusal {
@@ -158,6 +161,17 @@ static enum fabric_down rejected_reason(int status, const void *data, size_t len
     return (enum fabric_down)r.reason;
 }
 
+static void rejected(struct verbs_conn *vc, int status, const void *data, size_t len)
+{
+    if (!vc->core.initiator) {
+        fabric_core_fail(&vc->core, FABRIC_DOWN_PEER_DIED);
+        return;
+    }
+    /* (iWARP has other numbers, and a refusal there may be a router's.) */
+    vc->core.nobody = vc->dev && !vc->dev->iwarp && status == CM_REJ_NO_SERVICE;
+    fabric_core_fail(&vc->core, rejected_reason(status, data, len));
+}
+
 /* ---- listening ---- */
 
 int verbs_listen(struct fabric_listener *core, const struct fabric_addr *addr)
@@ -244,10 +258,11 @@ void verbs_reject(struct verbs_conn *vc, enum fabric_down reason)
 /* ---- events ---- */
 
 /*
- * The peer has gone; what it said before is heard first. If the queue pair is broken and nothing of ours
- * failed, the peer made a bad access before it went.
+ * The peer has gone: its process, or for it the kernel of its host, asked to disconnect. What it said before
+ * is heard first. If the queue pair is broken and nothing of ours failed, the peer made a bad access before
+ * it went. A status says that it did not ask: this host's connection manager did, and got no answer.
  */
-static void disconnected(struct verbs_conn *vc)
+static void disconnected(struct verbs_conn *vc, int status)
 {
     if (vc->core.state != CONN_DOWN && vc->dev)
         (void)verbs_poll(verbs_fabric_of(vc));
@@ -255,10 +270,10 @@ static void disconnected(struct verbs_conn *vc)
         return;
     if (vc->core.lingering)
         verbs_qp_break(vc);
+    else if (vc->core.state == CONN_UP && verbs_qp_is_broken(vc))
+        fabric_core_fail(&vc->core, FABRIC_DOWN_ACCESS);
     else
-        fabric_core_fail(&vc->core, vc->core.state == CONN_UP && verbs_qp_is_broken(vc)
-                                        ? FABRIC_DOWN_ACCESS
-                                        : FABRIC_DOWN_PEER_DIED);
+        fabric_core_fail(&vc->core, status ? FABRIC_DOWN_TIMEOUT : FABRIC_DOWN_PEER_DIED);
 }
 
 /* Its device is being taken away: it must be let go of now. */
@@ -287,8 +302,7 @@ static void conn_event(struct verbs_conn *vc, enum rdma_cm_event_type type, int 
         established(vc, data, len);
         break;
     case RDMA_CM_EVENT_REJECTED:
-        fabric_core_fail(&vc->core,
-                         vc->core.initiator ? rejected_reason(status, data, len) : FABRIC_DOWN_PEER_DIED);
+        rejected(vc, status, data, len);
         break;
     case RDMA_CM_EVENT_ADDR_ERROR:
     case RDMA_CM_EVENT_ROUTE_ERROR:
@@ -299,7 +313,7 @@ static void conn_event(struct verbs_conn *vc, enum rdma_cm_event_type type, int 
         fabric_core_fail(&vc->core, FABRIC_DOWN_PEER_DIED);
         break;
     case RDMA_CM_EVENT_DISCONNECTED:
-        disconnected(vc);
+        disconnected(vc, status);
         break;
     case RDMA_CM_EVENT_DEVICE_REMOVAL:
         removed(vc);

@@ -86,7 +86,7 @@ void verbs_open_access(struct verbs_conn *vc)
     if (!vc->core.initiator && vc->core.peer.domain == FABRIC_DOMAIN_TABLE)
         attr.qp_access_flags = IBV_ACCESS_REMOTE_READ;
     if (vc->connected && ibv_modify_qp(vc->id->qp, &attr, IBV_QP_ACCESS_FLAGS))
-        fabric_core_fail(&vc->core, FABRIC_DOWN_PEER_DIED);
+        fabric_core_fail(&vc->core, FABRIC_DOWN_UNREACHABLE);
 }
 
 bool verbs_qp_is_broken(struct verbs_conn *vc)

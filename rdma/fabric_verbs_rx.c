@@ -191,8 +191,8 @@ static enum fabric_down reason_of(const struct verbs_conn *vc, const struct ibv_
     case IBV_WC_LOC_LEN_ERR:
     case IBV_WC_REM_OP_ERR:
         return FABRIC_DOWN_PROTOCOL;
-    default:
-        return FABRIC_DOWN_PEER_DIED;
+    default: /* this side's trouble */
+        return FABRIC_DOWN_UNREACHABLE;
     }
 }
 

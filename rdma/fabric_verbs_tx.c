@@ -414,7 +414,7 @@ void verbs_flush(struct verbs_conn *vc)
         /* Its completions were looked at before: nothing of ours failed, so the peer did it. */
         bool fatal = event == IBV_EVENT_QP_FATAL + 1;
         fabric_core_fail(&vc->core, vc->broken ? FABRIC_DOWN_UNREACHABLE
-                                    : fatal    ? FABRIC_DOWN_PEER_DIED
+                                    : fatal    ? FABRIC_DOWN_UNREACHABLE
                                                : FABRIC_DOWN_ACCESS);
         return;
     }
@@ -433,7 +433,7 @@ void verbs_flush(struct verbs_conn *vc)
         if (vf->chain.count == 0)
             break;
         if (!chain_post(vc)) {
-            fabric_core_fail(&vc->core, FABRIC_DOWN_PEER_DIED);
+            fabric_core_fail(&vc->core, FABRIC_DOWN_UNREACHABLE);
             return;
         }
     }

@@ -61,15 +61,13 @@ static int take_mdcs(struct env *env, const char *text, struct rwm_config *confi
     return config->mdc_count ? 0 : bad(env, "mdc", "", "at least one address is needed");
 }
 
-/* Over rdma what a connection manager says of a process is not known well enough. */
+/* auto: on wherever a kernel's word on a process can be had, which every provider asks for as it can. */
 static int take_fast_fail(struct env *env, const struct rwm_options *o, struct rwm_config *config)
 {
-    struct fabric_addr addr;
     const char *value = given(o->fast_fail) ? o->fast_fail : "auto";
-    bool tcp = fabric_addr_parse(o->listen, &addr) == 0 && addr.provider == FABRIC_PROVIDER_TCP;
     if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0 && strcmp(value, "auto") != 0)
         return bad(env, "fast-fail", value, "it is on, off or auto");
-    config->fast_fail = strcmp(value, "on") == 0 || (value[0] == 'a' && tcp);
+    config->fast_fail = strcmp(value, "off") != 0;
     return 0;
 }
 

@@ -3,4 +3,4 @@
 # is emulated, so its times are upper bounds. Not a ctest: no test asserts a time. CISTERN_BUILD: a release build.
 : "${CISTERN_BUILD:=$(cd "$(dirname "$0")/../.." && pwd)/build-release}"
 . "$(dirname "$0")/lib.sh"
-guest_run 3000 env "CISTERN_BIN=$CISTERN_BUILD/bin" CI=1 "$here/guest_failover.sh" "${1:-50}"
+guest_run 3000 env "CISTERN_BIN=$CISTERN_BUILD/bin" "GUEST_PROVIDER=${GUEST_PROVIDER:-rdma}" CI=1 "$here/guest_failover.sh" "${1:-50}"

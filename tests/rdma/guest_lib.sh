@@ -1,6 +1,6 @@
 # guest_lib.sh: what the scripts inside a guest share: a cluster over RDMA. Sourced, with CISTERN_BIN set; the address of the
 # guest's device is in GUEST_ADDRESS.
-export CLUSTER_NET=rdma:${GUEST_ADDRESS:-10.0.0.1} CLUSTER_SAN=${CLUSTER_SAN-} CLUSTER_OSDS=${CLUSTER_OSDS:-2}
+export CLUSTER_NET=${GUEST_PROVIDER:-rdma}:${GUEST_ADDRESS:-10.0.0.1} CLUSTER_SAN=${CLUSTER_SAN-} CLUSTER_OSDS=${CLUSTER_OSDS:-2}
 export CLUSTER_PATIENCE=120 # everything is emulated
 . "$(dirname "${BASH_SOURCE[0]}")/../system/lib.sh"
 cistern() { "$CISTERN_BIN/cistern" --timeout 120s "$@" 2> >(cat >&2); } # the console is a terminal: no progress on it

@@ -13,6 +13,7 @@ struct end {
     struct fabric_conn *conn;
     int ups, downs, messages, dones, refused_done;
     enum fabric_down reason;
+    bool nobody;
     struct fabric_peer peer;
     bool close_in_message, close_in_up, close_in_down, check_order;
     uint32_t next; /* expected number in the next message */
@@ -81,6 +82,7 @@ static inline void on_down(struct fabric_conn *c, enum fabric_down reason)
     struct end *e = fabric_conn_user(c);
     e->downs++;
     e->reason = reason;
+    e->nobody = fabric_conn_nobody(c);
     assert_false(fabric_conn_is_up(c));
     if (e->close_in_down) {
         e->conn = NULL;

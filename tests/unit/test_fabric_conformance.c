@@ -38,6 +38,7 @@ static void refused_with(struct pair *p, enum fabric_down reason, int accepts)
     assert_int_equal(p->c.downs, 0);
     NET_UNTIL_INT(&p->n, p->c.downs, 1);
     assert_int_equal(p->c.reason, reason);
+    assert_false(p->c.nobody); /* a process refused */
     assert_int_equal(p->c.ups + p->s.ups, 0);
     assert_int_equal(p->accepts, accepts);
     NET_UNTIL_INT(&p->n, COUNTER(p, 0, conns_refused), 1);
@@ -96,6 +97,7 @@ static void nobody_listens(bool sim)
     assert_int_equal(fabric_post(p.c.conn, &o.op), -ENOTCONN); /* not up yet */
     NET_UNTIL_INT(&p.n, p.c.downs, 1);
     assert_int_equal(p.c.reason, FABRIC_DOWN_REFUSED);
+    assert_true(p.c.nobody); /* the kernel's word, not a process's */
     struct fabric_addr wrong = p.addr;
     wrong.provider = net_verbs ? FABRIC_PROVIDER_TCP : FABRIC_PROVIDER_VERBS;
     assert_int_equal(fabric_connect(p.n.f[1], &wrong, FABRIC_DOMAIN_CLUSTER, &events, &p.c, &p.c.conn),

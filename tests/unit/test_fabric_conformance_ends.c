@@ -524,6 +524,17 @@ static void silence(bool sim)
     pair_stop(&p);
 }
 
+/* I/O is to go on 1.5 s after a host vanished: who says nothing is not waited for longer than that. */
+static void silence_is_short(bool sim)
+{
+    struct pair p;
+    pair_start(&p, sim, FABRIC_DOMAIN_CLUSTER);
+    const struct fabric_config *c = fabric_config_get(p.n.f[0]);
+    assert_true(c->probe_interval_ns + c->probe_timeout_ns <= 1500 * NS_PER_MS);
+    assert_true(p.c.conn->beat_ms * NS_PER_MS * 3 < c->probe_timeout_ns); /* two may be late */
+    pair_stop(&p);
+}
+
 /*
  * A peer that takes nothing, while what it sent waits for a buffer here: it may hold what this end needs in
  * order to go on, so it is let go of after a while. (That it is not heard is no sign: who does not read hears
@@ -649,6 +660,7 @@ static void tables_of_a_process_that_stands_still(bool sim)
     X(strangers)                                                                                             \
     X(at_rest)                                                                                               \
     X(silence)                                                                                               \
+    X(silence_is_short)                                                                                      \
     X(takes_nothing)                                                                                         \
     X(tables_of_a_process_that_stands_still)
 
