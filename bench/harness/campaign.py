@@ -6,7 +6,6 @@ import sys
 import tempfile
 import time
 
-import guests
 import machine
 import procs
 import report
@@ -22,8 +21,7 @@ def say(text):
 class Progress:
     """Lines with the time that is left."""
 
-    def __init__(self, steps, seconds_each, rewrite):
-        self.rewrite = rewrite  # the line, on a terminal
+    def __init__(self, steps, seconds_each):
         self.steps, self.done, self.begin = steps, 0, time.monotonic()
         self.guess = seconds_each
 
@@ -32,13 +30,13 @@ class Progress:
         left = (self.steps - self.done) * each
         line = f"[{self.done + 1}/{self.steps}] {text}; {left // 60:.0f} min {left % 60:02.0f} s left"
         self.done += 1
-        if self.rewrite:
+        if sys.stderr.isatty():
             print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
         elif self.done % 10 == 1:
             say(line)
 
     def end(self):
-        if self.rewrite:
+        if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
@@ -94,7 +92,7 @@ class Round:
         o, rows = self.o, {}
         chosen = [s for s in shapes.SHAPES if s.name in o.shapes]
         steps = o.rounds * sum(c.takes(s) for s in chosen for c in self.running)
-        progress = Progress(steps, o.seconds + o.warmup + START_SECONDS, sys.stderr.isatty() and not o.inside)
+        progress = Progress(steps, o.seconds + o.warmup + START_SECONDS)
         for shape in chosen:
             for number in range(o.rounds):
                 turns = [c for c in self.running if c.takes(shape)]
@@ -126,9 +124,7 @@ class Round:
 
 
 def run_medium(o, medium, result):
-    base = {"ram": o.ram_dir, "disk": o.disk_dir, "guest": o.ram_dir}[medium]
-    if medium == "guest":
-        guests.make_disks(o)
+    base = {"ram": o.ram_dir, "disk": o.disk_dir}[medium]
     part = Round(o, medium, base, result["skipped"])
     try:
         part.start()
@@ -148,12 +144,6 @@ def settings(o):
             "shapes": o.shapes, "media": o.media, "contestants": o.names, "quick": o.quick}
 
 
-def write_json(result, path):
-    with open(path, "w", encoding="utf-8") as f:
-        json.dump(result, f, indent=1)
-        f.write("\n")
-
-
 def run(o):
     started = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started))
@@ -162,16 +152,14 @@ def run(o):
               "sanitizers": o.sanitized, "machine": machine.describe({"ram": o.ram_dir, "disk": o.disk_dir}),
               "versions": {}, "contestants": {}, "skipped": [], "idle_cpu_us_per_second": {}, "results": []}
     for medium in o.media:
-        if medium == "guest" and not o.inside:
-            guests.run_guest(o, result, say)
-        else:
-            run_medium(o, medium, result)
+        if medium == "guest":
+            continue
+        run_medium(o, medium, result)
     result["seconds"] = round(time.time() - started)
-    if o.inside:
-        write_json(result, o.inside)
-        return 0
     out = o.out or os.path.join(report.TOP, "build", f"bench-{stamp}")
     os.makedirs(out, exist_ok=True)
-    write_json(result, os.path.join(out, "result.json"))
+    with open(os.path.join(out, "result.json"), "w", encoding="utf-8") as f:
+        json.dump(result, f, indent=1)
+        f.write("\n")
     report.write(result, out, o.publish)
     return 0 if result["results"] else 1

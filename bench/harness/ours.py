@@ -38,13 +38,14 @@ class Cluster(contest.Backend):
             f.write(f"mdc = {mdc}\nsecret-file = {self.folder}/secret\nhost = client1\n")
         self.serve("mdc", "cistern-mdc", "--listen", mdc, "--data-dir", f"{self.folder}/mdc")
         for i in range(1, OSDS + 1):
-            self.serve(f"osd{i}", "cistern-osd", "--name", f"osd{i}", "--host", f"node{i}", *self.data_options(i), "--listen",
+            self.serve(f"osd{i}", "cistern-osd", "--name", f"osd{i}", "--host", f"node{i}", "--data",
+                       f"{self.folder}/osd{i}.img", "--create", "--data-size", str(self.osd_bytes()), "--listen",
                        f"{self.net}:{procs.free_port()}", "--mdc", mdc, "--media", "ssd")
         self.cistern("pool", "create", "main", "--copies", str(self.copies))
 
-    def data_options(self, i):
-        """A file with room for both volumes (see Cistern and CisternNbd), wherever they are placed, and the journal."""
-        return ["--data", f"{self.folder}/osd{i}.img", "--create", "--data-size", str(2 * self.o.volume_bytes + (256 << 20))]
+    def osd_bytes(self):
+        """Room for both volumes (see Cistern and CisternNbd) on any one of them, and the journal."""
+        return 2 * self.o.volume_bytes + (256 << 20)
 
     def make_volume(self, name):
         self.cistern("volume", "create", name, str(self.o.volume_bytes))

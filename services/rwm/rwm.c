@@ -239,6 +239,8 @@ int rwm_create(struct env *env, struct rwm_host *host, struct device *data, stru
     if (rc == 0)
         rc = rwm_forward_create(m);
     if (rc == 0)
+        rc = rwm_rot_create(m);
+    if (rc == 0)
         rc = instances_create(m);
     if (rc == 0) {
         m->opening = store_open(env, data, journal, &m->config.store, opened, m);

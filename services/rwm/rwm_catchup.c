@@ -6,8 +6,6 @@
  */
 #include "services/rwm/rwm_copies.h"
 
-#include <stdlib.h>
-
 #define RETRY_NS (1u * NS_PER_S)
 
 struct todo {
@@ -15,6 +13,16 @@ struct todo {
     struct copy_key key;
     struct version has; /* that the member was found to have; 0: not known, or not asked */
 };
+
+/* What may be compared at once, and writes that a member has not the base of. */
+int rwm_catchup_create(struct rwm *m)
+{
+    unsigned recoveries = m->config.recoveries ? m->config.recoveries : RWM_CATCHUPS;
+    size_t writes = pool_total(m->area->piece_pool) * RWM_FORWARDS_EACH;
+    return m->todo_pool ? 0
+                        : pool_create(NULL, "rwm blocks to be brought up", sizeof(struct todo), 16,
+                                      (size_t)recoveries * RWM_CATCHUP_WAITS + writes, &m->todo_pool);
+}
 
 /* ---- how fast ---- */
 /* As much as the setting allows, a quarter of it beside requests of clients. */
@@ -142,7 +150,7 @@ static void todo_pump(struct rwm_copy *k)
         p->done = block_read;
         p->heals = true;
         p->base = t->has;
-        free(t);
+        pool_put(m->todo_pool, t);
         k->reading++;
         rwm_block_add(m, p);
     }
@@ -150,15 +158,14 @@ static void todo_pump(struct rwm_copy *k)
 
 static void block_queue(struct rwm_copy *k, const struct store_key *key, struct version has)
 {
-    struct todo *t = calloc(1, sizeof(*t));
+    struct todo *t = pool_get(k->c->m->todo_pool);
     if (!t) {
         rwm_epoch_unjoin(k);
         return;
     }
     if (!k->todo.next)
         list_init(&k->todo);
-    t->key = (struct copy_key){key->layer, key->block, key->hash};
-    t->has = has;
+    *t = (struct todo){.key = {key->layer, key->block, key->hash}, .has = has};
     list_push_back(&k->todo, &t->link);
     k->copying++;
     todo_pump(k);
@@ -173,7 +180,7 @@ void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key)
 void rwm_catchup_stop(struct rwm_copy *k)
 {
     while (k->todo.next && !list_empty(&k->todo)) {
-        free(list_entry(list_pop_front(&k->todo), struct todo, link));
+        pool_put(k->c->m->todo_pool, list_entry(list_pop_front(&k->todo), struct todo, link));
         k->copying--;
     }
     k->walked = false;
@@ -217,7 +224,7 @@ static void walk_ended(struct rwm_walk *w)
 static void walk_step(struct rwm_copy *k)
 {
     struct rwm_walk *w = k->walk;
-    while (w->next < 2 * w->items && k->copying < 4 * RWM_CATCHUP_JOBS && k->walk == w) {
+    while (w->next < 2 * w->items && k->copying < RWM_CATCHUP_WAITS && k->walk == w) {
         /* First what the member has to give up: it may be full. */
         bool removals = w->next < w->items;
         const struct rwm_item *item = &w->item[w->next++ % w->items];

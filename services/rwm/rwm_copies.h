@@ -30,11 +30,13 @@
 #define RWM_SENDS_EACH     2u /* whole blocks on their way, likewise */
 #define RWM_FORWARDS_EACH  4u /* forwards at once for each piece that there can be */
 #define RWM_RECONCILE_JOBS 16u
-#define RWM_RECONCILES_MAX 64u          /* partitions at once */
-#define RWM_CATCHUPS       4u           /* members at once, unless set */
-#define RWM_RECOVERY_RATE  (128u * MIB) /* bytes a second, unless set */
-#define RWM_RECOVERY_BUSY  8u           /* requests of clients under way: then a quarter of it */
-#define RWM_CATCHUP_JOBS   4u           /* blocks of a member at once */
+#define RWM_RECONCILES_MAX 64u                     /* partitions at once */
+#define RWM_CATCHUPS       4u                      /* members at once, unless set */
+#define RWM_RECOVERY_RATE  (128u * MIB)            /* bytes a second, unless set */
+#define RWM_RECOVERY_BUSY  8u                      /* requests of clients under way: then a quarter of it */
+#define RWM_CATCHUP_JOBS   4u                      /* blocks of a member at once */
+#define RWM_CATCHUP_WAITS  (4u * RWM_CATCHUP_JOBS) /* and that wait for it */
+#define RWM_LOOKUPS_SERVED 192u                    /* for other members at once */
 
 /* ---- another module, seen from here ---- */
 enum rwm_peer_state { PEER_IDLE, PEER_CONNECTING, PEER_GREETING, PEER_UP };
@@ -206,7 +208,7 @@ static inline struct copy_head rwm_copies_head(const struct rwm_copies *c)
 }
 
 /* ---- rwm_recent.c ---- */
-int rwm_recent_create(struct rwm *m); /* the pools that copies need; once. 0 or -ENOMEM */
+int rwm_recent_create(struct rwm *m); /* the pools that copies need, with the first. 0 or -ENOMEM */
 void rwm_recent_add(struct rwm_copies *c, const struct store_key *key, struct version version, bool hole);
 void rwm_recent_commit(struct rwm_copies *c, struct version committed);
 const struct rwm_recent *rwm_recent_find(const struct rwm_copies *c, const struct store_key *key);
@@ -234,7 +236,9 @@ struct rwm_lookup {
     void (*done)(struct rwm_lookup *l, int rc); /* frees it, or uses it again */
     void *owner;
 };
-struct rwm_lookup *rwm_lookup_new(struct rwm *m, struct rwm_copies *c);
+int rwm_lookups_create(struct rwm *m); /* 0 or -ENOMEM */
+/* serves: for another member. NULL: all are in use; some are kept for this module's own walks. */
+struct rwm_lookup *rwm_lookup_new(struct rwm *m, struct rwm_copies *c, bool serves);
 /* done runs once, later; not when it was cancelled, or the module is destroyed. */
 void rwm_lookup_start(struct rwm_lookup *l);
 void rwm_lookup_free(struct rwm_lookup *l);   /* not under way */
@@ -275,7 +279,8 @@ struct rwm_item {
     struct version v[RWM_WALK_MEMBERS];
 };
 /* The versions that several members, this one first, have of a partition's blocks: all, or the recent ones.
- */
+ * As large as what it finds, and so not of a pool; one for each partition that is compared, no more of them
+ * at once than RWM_RECONCILES_MAX and the recoveries allow. */
 struct rwm_walk {
     struct list link; /* m->walks */
     struct rwm *m;
@@ -300,8 +305,7 @@ struct rwm_walk {
     void (*ended)(struct rwm_walk *w); /* all is known (or failed); once */
     void *owner;
     struct loop_task begin;
-    struct list jobs; /* the owner's, malloc'ed, by their first member: freed with the walk */
-    uint32_t next;    /* the owner's: items looked at */
+    uint32_t next; /* the owner's: items looked at */
 };
 /* who: joined members. NULL: no memory. */
 struct rwm_walk *rwm_walk_start(struct rwm_copies *c, struct rwm_copy *const *who, unsigned count, bool full,
@@ -313,6 +317,7 @@ void rwm_walk_free(struct rwm_walk *w); /* the module is destroyed */
 bool rwm_walk_left(struct rwm_walk *w);
 
 /* ---- rwm_reconcile.c ---- */
+int rwm_reconcile_create(struct rwm *m); /* 0 or -ENOMEM */
 int rwm_reconcile_start(struct rwm_copies *c);
 void rwm_reconcile_stop(struct rwm_copies *c);
 void rwm_reconcile_step(struct rwm_copies *c);
@@ -341,6 +346,7 @@ bool rwm_forward_readable(struct rwm *m, struct rwm_piece *p);
 struct version rwm_forward_committed(const struct rwm_copies *c);
 
 /* ---- rwm_catchup.c ---- */
+int rwm_catchup_create(struct rwm *m);       /* 0 or -ENOMEM */
 void rwm_catchup_step(struct rwm_copies *c); /* begins and ends what is due */
 void rwm_catchup_stop(struct rwm_copy *k);
 uint64_t rwm_catchup_to_go(const struct rwm_copy *k); /* blocks */
@@ -359,8 +365,9 @@ void rwm_changed_clear(
 void rwm_changed_destroy(struct rwm *m);
 
 /* ---- rwm_rot.c ---- */
-#define RWM_REPAIRS_OWN    8u /* at once, of reads and merges; */
-#define RWM_REPAIRS_ASKING 4u /* of all, those that fetch from another copy */
+int rwm_rot_create(struct rwm *m); /* 0 or -ENOMEM */
+#define RWM_REPAIRS_OWN    8u      /* at once, of reads and merges; */
+#define RWM_REPAIRS_ASKING 4u      /* of all, those that fetch from another copy */
 /* rc of a read of the store tells of rot, or of a place that cannot be read: not of the device as a whole. */
 bool rwm_rot_is(const struct rwm *m, int rc);
 /* The store could not read for p. True: it is taken care of: a READ or STAT piece ends later; a WRITE or

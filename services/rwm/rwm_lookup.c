@@ -1,7 +1,6 @@
 /* rwm_lookup.c: the versions of some blocks, a few at a time: their metadata pages may have to be read. */
 #include "services/rwm/rwm_copies.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static void lookup_step(struct rwm_lookup *l);
@@ -12,11 +11,23 @@ static void lookup_run(struct loop_task *task)
     lookup_step(l);
 }
 
-struct rwm_lookup *rwm_lookup_new(struct rwm *m, struct rwm_copies *c)
+int rwm_lookups_create(struct rwm *m)
 {
-    struct rwm_lookup *l = calloc(1, sizeof(*l));
+    unsigned recoveries = m->config.recoveries ? m->config.recoveries : RWM_CATCHUPS;
+    m->lookups_own = RWM_RECONCILES_MAX + recoveries + 1; /* and a scrub */
+    if (m->lookup_pool)
+        return 0;
+    return pool_create(NULL, "rwm lookups", sizeof(struct rwm_lookup), 16,
+                       (size_t)m->lookups_own + RWM_LOOKUPS_SERVED, &m->lookup_pool);
+}
+
+struct rwm_lookup *rwm_lookup_new(struct rwm *m, struct rwm_copies *c, bool serves)
+{
+    struct rwm_lookup *l =
+        serves && pool_free_count(m->lookup_pool) <= m->lookups_own ? NULL : pool_get(m->lookup_pool);
     if (!l)
         return NULL;
+    memset(l, 0, sizeof(*l));
     l->m = m;
     l->c = c;
     list_push_back(&m->lookups, &l->link);
@@ -32,7 +43,7 @@ void rwm_lookup_free(struct rwm_lookup *l)
         store_wait_cancel(l->m->store, &l->waiter);
     loop_task_cancel(l->m->env->loop, &l->task);
     list_remove(&l->link);
-    free(l);
+    pool_put(l->m->lookup_pool, l);
 }
 
 void rwm_lookup_cancel(struct rwm_lookup *l)

@@ -453,7 +453,8 @@ void rwm_copies_destroy(struct rwm *m)
     while (list_pop_front(&m->serves) != NULL) {
     }
     rwm_changed_destroy(m);
-    struct pool *pools[] = {m->forward_pool, m->recent_pool, m->send_pool};
+    struct pool *pools[] = {m->forward_pool, m->recent_pool, m->send_pool,  m->lookup_pool,
+                            m->fix_pool,     m->todo_pool,   m->repair_pool};
     for (size_t i = 0; i < ARRAY_LEN(pools); i++)
         if (pools[i])
             pool_destroy(pools[i], true);

@@ -11,6 +11,12 @@ int rwm_recent_create(struct rwm *m)
     if (rc == 0 && !m->send_pool)
         rc = pool_create(NULL, "rwm blocks to members", sizeof(struct rwm_send), 16,
                          pool_total(m->area->piece_pool) * RWM_SENDS_EACH, &m->send_pool);
+    if (rc == 0)
+        rc = rwm_lookups_create(m);
+    if (rc == 0)
+        rc = rwm_reconcile_create(m);
+    if (rc == 0)
+        rc = rwm_catchup_create(m);
     return rc;
 }
 

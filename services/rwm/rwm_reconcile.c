@@ -6,12 +6,10 @@
 
 #include "common/crc.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* One block. */
 struct fix {
-    struct list link; /* walk->jobs */
     struct rwm_walk *w;
     uint32_t index; /* of the item */
     unsigned best;  /* member that has it */
@@ -23,6 +21,14 @@ struct fix {
     struct copy_fetch fetch;
     struct fabric_sge sink;
 };
+
+/* Each has a piece. */
+int rwm_reconcile_create(struct rwm *m)
+{
+    return m->fix_pool ? 0
+                       : pool_create(NULL, "rwm blocks to be made equal", sizeof(struct fix), 16,
+                                     pool_total(m->area->piece_pool), &m->fix_pool);
+}
 
 static void reconcile_again(struct rwm_copies *c)
 {
@@ -37,8 +43,7 @@ static void fix_end(struct fix *f, bool ok)
     struct rwm_copies *c = w->c;
     if (f->piece)
         rwm_piece_put(f->piece->area, f->piece);
-    list_remove(&f->link);
-    free(f);
+    pool_put(w->m->fix_pool, f);
     bool stopped = rwm_walk_left(w);
     if (stopped)
         return;
@@ -149,18 +154,15 @@ static void fix_read(struct rwm_piece *p, uint32_t status)
 static bool fix_begin(struct rwm_walk *w, uint32_t index, unsigned best)
 {
     struct rwm_item *item = &w->item[index];
-    struct fix *f = calloc(1, sizeof(*f));
+    struct fix *f = pool_get(w->m->fix_pool);
     struct rwm_piece *p = f ? rwm_piece_get(w->m, UNITS_PER_BLOCK) : NULL;
     if (!p) {
-        free(f);
+        if (f)
+            pool_put(w->m->fix_pool, f);
         return false;
     }
-    f->w = w;
-    f->index = index;
-    f->best = best;
+    *f = (struct fix){.w = w, .index = index, .best = best, .piece = p};
     f->cuts = rwm_volume_cuts(w->m, item->key.layer);
-    f->piece = p;
-    list_push_back(&w->jobs, &f->link);
     w->out++;
     p->owner = f;
     p->partition = w->c->partition;

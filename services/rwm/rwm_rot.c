@@ -12,7 +12,6 @@
 
 #include "common/crc.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define RESTARTS_MAX 3u
@@ -68,14 +67,20 @@ static bool can_ask(const struct rwm *m, const struct rwm_copies *c)
 }
 
 /* ---- life ---- */
+/* Each is of a piece: of a request, of another module's request, or of its own. */
+int rwm_rot_create(struct rwm *m)
+{
+    return pool_create(NULL, "rwm repairs", sizeof(struct rwm_repair), 16,
+                       pool_total(m->area->piece_pool) + RWM_SERVE_PIECES + RWM_REPAIR_PIECES,
+                       &m->repair_pool);
+}
+
 static struct rwm_repair *repair_make(struct rwm *m, const struct rwm_piece *p)
 {
-    struct rwm_repair *r = calloc(1, sizeof(*r));
+    struct rwm_repair *r = pool_get(m->repair_pool);
     if (!r)
         return NULL;
-    r->m = m;
-    r->key = p->op.key;
-    r->partition = p->partition;
+    *r = (struct rwm_repair){.m = m, .key = p->op.key, .partition = p->partition};
     list_init(&r->readers);
     list_push_back(&m->repairs, &r->link);
     rwm_tick_soon(m);
@@ -90,7 +95,7 @@ static void repair_free(struct rwm_repair *r)
     m->repairs_asking -= r->asked;
     m->repairs_own -= r->own;
     list_remove(&r->link);
-    free(r);
+    pool_put(m->repair_pool, r);
 }
 
 void rwm_rot_destroy(struct rwm *m)
@@ -100,7 +105,6 @@ void rwm_rot_destroy(struct rwm *m)
         while (list_pop_front(&r->readers) != NULL) {
         }
         list_remove(&r->link); /* its pieces go with the area */
-        free(r);
     }
 }
 

@@ -185,6 +185,7 @@ static void check_done(struct rpc_call *call, const struct rpc_result *result)
     struct rwm *m = j->m;
     struct rwm_copy *k = q->copy;
     struct copy_check_reply reply;
+    k->held--;
     rwm_peer_call_ended(k->peer);
     if (result->rc == 0 && result->status == STATUS_OK && result->body_len >= sizeof(reply)) {
         memcpy(&reply, result->body, sizeof(reply));
@@ -219,10 +220,12 @@ static void job_check(struct rwm_scrub_job *j, struct rwm_copies *c)
             (struct copy_fetch){.head = rwm_copies_head(c), .key = {j->key.layer, j->key.block, j->key.hash}};
         q->call = (struct rpc_call){
             .method = COPY_METHOD_CHECK, .body = &q->body, .body_len = sizeof(q->body), .done = check_done};
-        if (k->joined && rwm_peer_call(k->peer, &q->call) == 0)
+        if (k->joined && rwm_peer_call(k->peer, &q->call) == 0) {
             j->out++;
-        else
+            k->held++;
+        } else {
             j->m->scrub.failed = true;
+        }
     }
     if (--j->out == 0)
         job_end(j, true);

@@ -474,7 +474,7 @@ static void serve_versions(struct rwm_conn *conn, struct rpc_request *rpc, const
     uint32_t status = check_head(m, conn->from_module, conn->from_incarnation, &rq.head, true, &c);
     struct rwm_request *req =
         status == STATUS_OK ? request_make(conn, rpc, COPY_METHOD_VERSIONS, &rq.head) : NULL;
-    struct rwm_lookup *l = req ? rwm_lookup_new(m, c) : NULL;
+    struct rwm_lookup *l = req ? rwm_lookup_new(m, c, true) : NULL;
     if (!l) {
         if (req)
             reply_end(req, STATUS_NOT_SERVING);

@@ -67,8 +67,6 @@ void rwm_walk_free(struct rwm_walk *w)
 {
     list_remove(&w->link);
     loop_task_cancel(w->m->env->loop, &w->begin);
-    while (!list_empty(&w->jobs))
-        free(list_pop_front(&w->jobs));
     free(w->item);
     free(w->hash);
     free(w);
@@ -237,7 +235,7 @@ static uint32_t own_keys(struct rwm_walk_page *p, struct rwm_lookup *l)
 static void page_own(struct rwm_walk_page *p)
 {
     struct rwm_walk *w = p->w;
-    struct rwm_lookup *l = rwm_lookup_new(w->m, w->c);
+    struct rwm_lookup *l = rwm_lookup_new(w->m, w->c, false);
     if (!l) {
         walk_fail(w);
         return;
@@ -287,7 +285,6 @@ struct rwm_walk *rwm_walk_start(struct rwm_copies *c, struct rwm_copy *const *wh
     w->owner = owner;
     w->count = count + 1;
     list_push_back(&c->m->walks, &w->link);
-    list_init(&w->jobs);
     loop_task_init(&w->begin, walk_begun);
     w->out = 1; /* nothing ends inside this call */
     for (unsigned i = 0; i < w->count; i++) {

@@ -175,6 +175,7 @@ static void call_answer(struct cluster *c, struct cluster_call *call)
         memcpy(&mdc->heartbeat, call->request, sizeof(mdc->heartbeat));
         struct mdc_module_heartbeat_reply rep = {.term = table_head(&mdc->table)->term,
                                                  .version = table_head(&mdc->table)->version,
+                                                 .scrub = mdc->scrub,
                                                  .register_again = mdc->register_again};
         mdc->register_again = false;
         memcpy(call->reply, &rep, sizeof(rep));

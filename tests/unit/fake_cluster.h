@@ -20,6 +20,7 @@ struct fake_mdc {
     struct mdc_module_report_request report;       /* the latest */
     unsigned registrations, heartbeats, refreshes, reports;
     bool register_again; /* told in the next heartbeat's reply */
+    uint64_t scrub;      /* in all of them */
 };
 /* The one that cluster_create finds; one pool of 4 partitions and 1 MiB stripes, of module 1. */
 struct fake_mdc *fake_mdc_create(uint64_t term);

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum fake_kind { FAKE_READ, FAKE_STAT, FAKE_WRITE, FAKE_CLEAR, FAKE_REMOVE, FAKE_RECORD, FAKE_CALL };
 struct fake_op {
     struct list link;
     enum fake_kind kind;
@@ -84,10 +83,34 @@ static void *record_slot(struct store_partition_record *p, struct store_volume_r
 }
 
 /* ---- ops end ---- */
+static bool fault_hits(struct fake_fault *f, enum fake_kind kind)
+{
+    return f->nth > 0 && f->kind == kind && --f->nth == 0;
+}
+
+static void apply_replace(struct fake_medium *m, struct store_op *op)
+{
+    struct fake_block *b = block_make(m, &op->key);
+    MUST(op->unit_count == UNITS_PER_BLOCK && op->written != 0 && (op->lost & ~op->written) == 0);
+    b->version = op->version;
+    b->written = op->written;
+    b->rotten = op->lost;
+    b->suspect = false;
+    for (uint32_t u = 0; u < UNITS_PER_BLOCK; u++) {
+        const uint8_t *from = (const uint8_t *)op->iov[0].iov_base + (size_t)u * UNIT_BYTES;
+        if (!((op->written & ~op->lost) >> u & 1u))
+            continue;
+        MUST(crc32c(from, UNIT_BYTES) == op->unit_crcs[u]);
+        memcpy(b->data + (size_t)u * UNIT_BYTES, from, UNIT_BYTES);
+        b->crcs[u] = op->unit_crcs[u];
+    }
+    m->writes++;
+}
+
 static void apply_write(struct fake_medium *m, struct store_op *op)
 {
     struct fake_block *b = block_make(m, &op->key);
-    MUST(version_cmp(op->version, b->version) > 0);
+    MUST(!b->suspect && version_cmp(op->version, b->version) > 0);
     b->version = op->version;
     const uint8_t *from = op->iov[0].iov_base;
     MUST(op->iovcnt == 1 && op->iov[0].iov_len == (size_t)op->unit_count * UNIT_BYTES);
@@ -97,6 +120,7 @@ static void apply_write(struct fake_medium *m, struct store_op *op)
         memcpy(b->data + (size_t)unit * UNIT_BYTES, from + (size_t)i * UNIT_BYTES, UNIT_BYTES);
         b->crcs[unit] = op->unit_crcs[i];
         b->written |= 1u << unit;
+        b->rotten &= ~(1u << unit);
     }
     m->writes++;
 }
@@ -109,18 +133,20 @@ static void apply_clear(struct fake_medium *m, struct store_op *op)
     for (uint32_t i = 0; i < op->unit_count; i++) {
         uint32_t unit = op->first_unit + i;
         b->written &= ~(1u << unit);
+        b->rotten &= ~(1u << unit);
         memset(b->data + (size_t)unit * UNIT_BYTES, 0, UNIT_BYTES);
     }
     m->clears++;
 }
 
-static void apply_read(struct fake_medium *m, struct store_op *op, bool data)
+static int apply_read(struct fake_medium *m, struct store_op *op, bool data)
 {
     const struct fake_block *b = fake_medium_block(m, op->key.layer, op->key.block);
-    op->written = b ? b->written : 0;
-    op->found = b ? b->version : (struct version){0, 0};
-    if (!data)
-        return;
+    int rc = b && b->suspect ? -EBADMSG : 0;
+    op->written = b && !rc ? b->written : 0;
+    op->found = b && !rc ? b->version : (struct version){0, 0};
+    if (!data || rc)
+        return rc;
     m->reads++;
     for (uint32_t i = 0; i < op->unit_count; i++) {
         uint8_t *into = (uint8_t *)op->iov[0].iov_base + (size_t)i * UNIT_BYTES;
@@ -128,20 +154,27 @@ static void apply_read(struct fake_medium *m, struct store_op *op, bool data)
         if (b && b->written >> (op->first_unit + i) & 1u) {
             memcpy(into, b->data + (size_t)(op->first_unit + i) * UNIT_BYTES, UNIT_BYTES);
             op->found_crcs[op->first_unit + i] = b->crcs[op->first_unit + i];
+            if (b->rotten >> (op->first_unit + i) & 1u) {
+                memset(into, 0xbd, UNIT_BYTES);
+                rc = -EBADMSG;
+            }
         }
     }
+    return rc;
 }
 
-static void op_apply(struct store *s, struct fake_op *f)
+static int op_apply(struct store *s, struct fake_op *f)
 {
     struct fake_medium *m = s->m;
     switch (f->kind) {
     case FAKE_READ:
     case FAKE_STAT:
-        apply_read(m, f->op, f->kind == FAKE_READ);
-        break;
+        return apply_read(m, f->op, f->kind == FAKE_READ);
     case FAKE_WRITE:
-        apply_write(m, f->op);
+        if (f->op->replace)
+            apply_replace(m, f->op);
+        else
+            apply_write(m, f->op);
         break;
     case FAKE_CLEAR:
         apply_clear(m, f->op);
@@ -163,6 +196,7 @@ static void op_apply(struct store *s, struct fake_op *f)
         m->identity = s->identity;
         break;
     }
+    return 0;
 }
 
 static void queue_arm(struct store *s)
@@ -183,9 +217,11 @@ static void queue_tick(struct loop_timer *t)
     struct fake_op *f = list_entry(list_pop_front(&s->queue), struct fake_op, link);
     int rc = m->broken ? -EIO : m->fail_next;
     m->fail_next = 0;
+    if (rc == 0 && fault_hits(&m->fail, f->kind))
+        rc = m->fail.rc;
     s->broken = m->broken;
     if (rc == 0)
-        op_apply(s, f);
+        rc = op_apply(s, f);
     queue_arm(s);
     struct list woken;
     list_init(&woken);
@@ -226,6 +262,8 @@ static int submit_check(struct store *s)
 static int op_submit(struct store *s, struct store_op *op, enum fake_kind kind)
 {
     int rc = submit_check(s);
+    if (rc == 0 && fault_hits(&s->m->refuse, kind))
+        rc = s->m->refuse.rc;
     if (rc)
         return rc;
     if (kind == FAKE_WRITE && s->m->full)
@@ -392,6 +430,8 @@ int store_record_set(struct store *s, struct store_record_op *op, enum store_rec
 {
     size_t size;
     int rc = submit_check(s);
+    if (rc == 0 && fault_hits(&s->m->refuse, FAKE_RECORD))
+        rc = s->m->refuse.rc;
     if (rc)
         return rc;
     MUST(index < store_record_capacity(s, kind));

@@ -21,7 +21,16 @@ struct fake_block {
     struct version version;
     uint32_t written;
     uint32_t crcs[UNITS_PER_BLOCK];
+    uint32_t rotten; /* units that read as -EBADMSG until they are written again */
+    bool suspect;    /* nothing is known of it: looking it up is -EBADMSG, too */
     uint8_t data[BLOCK_BYTES];
+};
+enum fake_kind { FAKE_READ, FAKE_STAT, FAKE_WRITE, FAKE_CLEAR, FAKE_REMOVE, FAKE_RECORD, FAKE_CALL };
+/* The nth op of that kind from now (1 = the next) ends with rc, or is refused with it. nth 0 = none. */
+struct fake_fault {
+    enum fake_kind kind;
+    unsigned nth;
+    int rc;
 };
 struct fake_medium {
     struct device device; /* give its address to rwm_create */
@@ -31,14 +40,15 @@ struct fake_medium {
     struct store_volume_record volumes[FAKE_VOLUMES];
     struct store_turn_record turns[FAKE_TURNS];
     /* faults */
-    int open_rc;       /* the next opens fail */
-    bool full;         /* writes answer -ENOSPC at submit */
-    unsigned again;    /* so many submits answer -EAGAIN */
-    int fail_next;     /* the next op's done gets it */
-    bool lost;         /* rot has taken the records that were never set */
-    bool broken;       /* everything fails with -EIO from now on */
-    bool stand_still;  /* nothing ends */
-    uint64_t delay_ns; /* longest time of an op; 0 = 100 us */
+    int open_rc;                    /* the next opens fail */
+    bool full;                      /* writes answer -ENOSPC at submit */
+    unsigned again;                 /* so many submits answer -EAGAIN */
+    int fail_next;                  /* the next op's done gets it */
+    struct fake_fault fail, refuse; /* in done; at submit */
+    bool lost;                      /* rot has taken the records that were never set */
+    bool broken;                    /* everything fails with -EIO from now on */
+    bool stand_still;               /* nothing ends */
+    uint64_t delay_ns;              /* longest time of an op; 0 = 100 us */
     uint64_t writes, clears, removes, reads;
 };
 struct fake_medium *fake_medium_create(void);
