@@ -120,9 +120,10 @@ static bool pool_shrunk(const struct rwm *m, uint32_t pool, uint32_t bits)
 }
 
 /*
- * The table names another start of this module. From a controller that has accepted this one (of its term, from that
- * version on) it means that a later one was accepted since. From one that has not been told of it yet (it
- * begins with a store put back from a copy) it means nothing: nothing is taken over before it has answered.
+ * The table names another start of this module. From a controller that has accepted this one (of its term,
+ * from that version on) it means that a later one was accepted since. From one that has not been told of it
+ * yet (it begins with a store put back from a copy) it means nothing: nothing is taken over before it has
+ * answered.
  */
 static int another_start(struct rwm *m, const struct table *t, const struct table_module *me)
 {

@@ -421,7 +421,7 @@ struct rwm {
     struct list copies_due;
     unsigned ticks;
     struct pool *recent_pool, *send_pool, *lookup_pool, *fix_pool, *todo_pool, *repair_pool;
-    unsigned lookups_own; /* of lookup_pool, kept for this module's own walks */
+    unsigned lookups_own;      /* of lookup_pool, kept for this module's own walks */
     struct list joins, serves; /* requests of other modules: joins that wait; what waits for memory */
     struct pool *forward_pool;
     struct loop_timer copies_timer;

@@ -127,8 +127,8 @@ static void superseded(void **state)
 }
 
 /*
- * A controller whose store was put back names the start before this one until it has heard of this one: the module
- * registers with it, and goes on.
+ * A controller whose store was put back names the start before this one until it has heard of this one: the
+ * module registers with it, and goes on.
  */
 static void older_store_names_the_start_before(void **state)
 {
