@@ -6,6 +6,7 @@ import campaign
 import cli
 import engines
 import procs
+import stages
 
 
 def on_term(_number, _frame):
@@ -24,7 +25,7 @@ def main():
     signal.signal(signal.SIGTERM, on_term)
     signal.signal(signal.SIGHUP, on_term)
     try:
-        return campaign.run(o)
+        return stages.run(o) if o.stages else campaign.run(o)
     except KeyboardInterrupt:
         print("\nbench: interrupted; everything it had started is stopped and removed", file=sys.stderr)
         return 130

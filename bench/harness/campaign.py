@@ -6,11 +6,13 @@ import sys
 import tempfile
 import time
 
+import guests
 import machine
 import procs
 import report
 import shapes
 
+QUICK_SECONDS = 95  # after that a --quick run does no second rounds
 START_SECONDS = 0.5  # of one measurement, beside its load: fio's own start; corrected as the run goes
 
 
@@ -21,7 +23,8 @@ def say(text):
 class Progress:
     """Lines with the time that is left."""
 
-    def __init__(self, steps, seconds_each):
+    def __init__(self, steps, seconds_each, rewrite):
+        self.rewrite = rewrite  # the line, on a terminal
         self.steps, self.done, self.begin = steps, 0, time.monotonic()
         self.guess = seconds_each
 
@@ -30,13 +33,13 @@ class Progress:
         left = (self.steps - self.done) * each
         line = f"[{self.done + 1}/{self.steps}] {text}; {left // 60:.0f} min {left % 60:02.0f} s left"
         self.done += 1
-        if sys.stderr.isatty():
+        if self.rewrite:
             print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
         elif self.done % 10 == 1:
             say(line)
 
     def end(self):
-        if sys.stderr.isatty():
+        if self.rewrite:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
@@ -92,11 +95,13 @@ class Round:
         o, rows = self.o, {}
         chosen = [s for s in shapes.SHAPES if s.name in o.shapes]
         steps = o.rounds * sum(c.takes(s) for s in chosen for c in self.running)
-        progress = Progress(steps, o.seconds + o.warmup + START_SECONDS)
+        progress = Progress(steps, o.seconds + o.warmup + START_SECONDS, sys.stderr.isatty() and not o.inside)
         for shape in chosen:
             for number in range(o.rounds):
                 turns = [c for c in self.running if c.takes(shape)]
                 turns = turns[number % len(turns):] + turns[:number % len(turns)] if turns else []
+                if number > 0 and o.quick and time.monotonic() > o.begin + QUICK_SECONDS:
+                    continue
                 for c in turns if number % 2 == 0 else reversed(turns):
                     progress.step(f"{self.medium}, {shape.title}, round {number + 1}: {c.name}")
                     self.measure_one(shape, c, number, rows)
@@ -124,7 +129,9 @@ class Round:
 
 
 def run_medium(o, medium, result):
-    base = {"ram": o.ram_dir, "disk": o.disk_dir}[medium]
+    base = {"ram": o.ram_dir, "disk": o.disk_dir, "guest": o.ram_dir}[medium]
+    if medium == "guest":
+        guests.make_disks(o)
     part = Round(o, medium, base, result["skipped"])
     try:
         part.start()
@@ -144,22 +151,30 @@ def settings(o):
             "shapes": o.shapes, "media": o.media, "contestants": o.names, "quick": o.quick}
 
 
+def write_json(result, path):
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(result, f, indent=1)
+        f.write("\n")
+
+
 def run(o):
-    started = time.time()
+    started, o.begin = time.time(), time.monotonic()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started))
     result = {"schema": 1, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
               "command": " ".join(["./dev bench", *sys.argv[1:]]), "settings": settings(o), "revision": machine.revision(report.TOP),
               "sanitizers": o.sanitized, "machine": machine.describe({"ram": o.ram_dir, "disk": o.disk_dir}),
               "versions": {}, "contestants": {}, "skipped": [], "idle_cpu_us_per_second": {}, "results": []}
     for medium in o.media:
-        if medium == "guest":
-            continue
-        run_medium(o, medium, result)
+        if medium == "guest" and not o.inside:
+            guests.run_guest(o, result, say)
+        else:
+            run_medium(o, medium, result)
     result["seconds"] = round(time.time() - started)
+    if o.inside:
+        write_json(result, o.inside)
+        return 0
     out = o.out or os.path.join(report.TOP, "build", f"bench-{stamp}")
     os.makedirs(out, exist_ok=True)
-    with open(os.path.join(out, "result.json"), "w", encoding="utf-8") as f:
-        json.dump(result, f, indent=1)
-        f.write("\n")
+    write_json(result, os.path.join(out, "result.json"))
     report.write(result, out, o.publish)
     return 0 if result["results"] else 1

@@ -6,6 +6,7 @@ import textwrap
 
 import cephs
 import floors
+import guests
 import machine
 import ours
 import peers
@@ -70,6 +71,8 @@ def parser():
     p.add_argument("--publish", metavar="DIR", help="also put summary.json, table.md and pictures there (docs/performance)")
     p.add_argument("--allow-sanitizers", action="store_true",
                    help="run with programs that have sanitizers (only to try the harness: its figures mean nothing)")
+    p.add_argument("--inside", metavar="FILE", help=argparse.SUPPRESS)  # this is the part in the guest; its result
+    p.add_argument("--stages", action="store_true", help="instead: where the time of our own operations goes, by our services' metrics")
     p.add_argument("--fio-engine", action="store_true", help="build fio's engine for libcistern, print its path, and end")
     p.add_argument("--install", action="store_true", help="install the Debian packages for it (needs root), and end")
     return p
@@ -80,6 +83,8 @@ def add_defaults(o):
         if getattr(o, name) is None:
             setattr(o, name, quick if o.quick else full)
 
+    if o.inside:
+        o.media = ["guest"]
     default("media", ["ram"], list(shapes.MEDIA))
     default("rounds", 2, 3)
     default("seconds", 0.5, 1.5)
@@ -118,8 +123,8 @@ def parse(words):
     o = p.parse_args(words)
     add_defaults(o)
     check(p, o)
-    o.everybody = contestants()
-    o.names = choose(p, "contestant", o.only, [c.name for c in o.everybody] + ["guest"])
+    o.everybody = guests.contestants() if o.inside else contestants()
+    o.names = choose(p, "contestant", o.only, [c.name for c in o.everybody])
     return o
 
 
@@ -130,6 +135,11 @@ def show_list(o):
         print(f"  {c.name:<12} {c.title}{' (a floor)' if c.floor else ''}{'   NOT HERE: ' + why if why else ''}")
         for line in textwrap.wrap(f"{c.what}. Durable: {c.durable}", 104):
             print(f"{'':<15}{line}")
+    print("contestants in the guest:")
+    for c in guests.contestants():
+        print(f"  {c.name:<15} {c.title}{' (a floor)' if c.floor else ''}")
+        for line in textwrap.wrap(f"{c.what}. Durable: {c.durable}", 101):
+            print(f"{'':<18}{line}")
     print("shapes:")
     for s in shapes.SHAPES:
         print(f"  {s.name:<14} {s.title}")

@@ -9,11 +9,6 @@ import procs
 import shapes
 
 
-class NoServer(contest.Backend):
-    def start(self):
-        pass
-
-
 class RawFile(contest.Contestant):
     name = "file"
     title = "the bare file"
@@ -23,7 +18,7 @@ class RawFile(contest.Contestant):
     floor = True
 
     def make_backend(self, o, medium, folder):
-        return NoServer(o, medium, folder)
+        return contest.Nothing(o, medium, folder)
 
     def prepare(self, o):
         peers.make_file(o, os.path.join(self.backend.folder, "disk.img"))
@@ -48,7 +43,7 @@ class PingPong(contest.Contestant):
     HEADER = 128
 
     def make_backend(self, o, medium, folder):
-        return NoServer(o, medium, folder)
+        return contest.Nothing(o, medium, folder)
 
     def takes(self, shape):
         return shape.depth == 1

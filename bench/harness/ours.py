@@ -16,6 +16,7 @@ class Cluster(contest.Backend):
         super().__init__(o, medium, folder)
         self.copies, self.net = copies, net
         self.config = os.path.join(folder, "client.conf")
+        self.with_metrics, self.metrics = False, {}  # service: port
 
     def program(self, name):
         return os.path.join(self.o.bin, name)
@@ -25,8 +26,11 @@ class Cluster(contest.Backend):
 
     def serve(self, name, *words):
         ready = os.path.join(self.folder, f"{name}.ready")
-        service = procs.Service(name, [self.program(words[0]), *words[1:], "--secret-file", f"{self.folder}/secret",
-                                       "--ready-file", ready], os.path.join(self.folder, f"{name}.log"))
+        words = [self.program(words[0]), *words[1:], "--secret-file", f"{self.folder}/secret", "--ready-file", ready]
+        if self.with_metrics:
+            self.metrics[name] = procs.free_port()
+            words += ["--metrics", f"127.0.0.1:{self.metrics[name]}"]
+        service = procs.Service(name, words, os.path.join(self.folder, f"{name}.log"))
         self.services.append(service)
         service.wait_for(lambda: os.path.exists(ready), 120, "not ready")
 
@@ -38,14 +42,13 @@ class Cluster(contest.Backend):
             f.write(f"mdc = {mdc}\nsecret-file = {self.folder}/secret\nhost = client1\n")
         self.serve("mdc", "cistern-mdc", "--listen", mdc, "--data-dir", f"{self.folder}/mdc")
         for i in range(1, OSDS + 1):
-            self.serve(f"osd{i}", "cistern-osd", "--name", f"osd{i}", "--host", f"node{i}", "--data",
-                       f"{self.folder}/osd{i}.img", "--create", "--data-size", str(self.osd_bytes()), "--listen",
+            self.serve(f"osd{i}", "cistern-osd", "--name", f"osd{i}", "--host", f"node{i}", *self.data_options(i), "--listen",
                        f"{self.net}:{procs.free_port()}", "--mdc", mdc, "--media", "ssd")
         self.cistern("pool", "create", "main", "--copies", str(self.copies))
 
-    def osd_bytes(self):
-        """Room for both volumes (see Cistern and CisternNbd) on any one of them, and the journal."""
-        return 2 * self.o.volume_bytes + (256 << 20)
+    def data_options(self, i):
+        """A file with room for both volumes (see Cistern and CisternNbd), wherever they are placed, and the journal."""
+        return ["--data", f"{self.folder}/osd{i}.img", "--create", "--data-size", str(2 * self.o.volume_bytes + (256 << 20))]
 
     def make_volume(self, name):
         self.cistern("volume", "create", name, str(self.o.volume_bytes))
@@ -61,7 +64,7 @@ class Cistern(contest.Contestant):
         self.title = f"Cistern, {copies} cop{'y' if copies == 1 else 'ies'}"
         self.what = f"MDC, {OSDS} OSDs, tcp; fio with the engine of libcistern (bench/fio_engine)"
         self.engine = None
-        self.slow = copies == 2
+        self.slow = copies != 1
 
     def backend_key(self):
         return f"cistern-{self.copies}"
@@ -81,8 +84,10 @@ class Cistern(contest.Contestant):
     def measure(self, shape, o, seed):
         if self.engine is None:
             return self.measure_bench(shape, o)
-        return fio.load(shape, o, seed, [f"--ioengine=external:{self.engine}", "--volume=native",
-                                         f"--config={self.backend.config}"], self.services(), env=engines.preload(o))
+        return fio.load(shape, o, seed, self.fio_arguments(), self.services(), env=engines.preload(o))
+
+    def fio_arguments(self):
+        return [f"--ioengine=external:{self.engine}", "--volume=native", f"--config={self.backend.config}"]
 
     def measure_bench(self, shape, o):
         """Where fio has no engine for it: our own tool, which measures the same."""

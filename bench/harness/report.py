@@ -14,17 +14,19 @@ FIGURES = ("iops", "mb_per_s", "avg_us", "p50_us", "p99_us", "p999_us", "client_
 def add(result, medium, rows):
     """rows: {(shape, contestant): [row, ...]}."""
     for (shape, contestant), repeats in rows.items():
-        medians = {f: statistics.median(r[f] for r in repeats) for f in FIGURES}
+        medians = {f: statistics.median(r[f] for r in repeats) for f in FIGURES if f in repeats[0]}
         medians["services_cpu_us"] = {s: statistics.median(r["services_cpu_us"][s] for r in repeats)
                                       for s in repeats[0]["services_cpu_us"]}
         spread = {f: (max(r[f] for r in repeats) - min(r[f] for r in repeats)) / max(medians[f], 1e-9)
-                  for f in ("iops", "p50_us", "cpu_us")}
+                  for f in ("iops", "p50_us", "cpu_us") if f in medians}
         result["results"].append({"medium": medium, "shape": shape, "contestant": contestant, "median": medians,
                                   "spread": spread, "repeats": repeats})
 
 
 def number(value):
     """Three digits that mean something, and no more than a table needs."""
+    if value is None:
+        return "-"
     if value >= 100:
         return f"{value:,.0f}".replace(",", " ")
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -38,19 +40,19 @@ def table_rows(result, medium, shape):
     for r in result["results"]:
         if r["medium"] == medium and r["shape"] == shape.name:
             who = result["contestants"][r["contestant"]]
-            yield [who["title"] + (" (floor)" if who["floor"] else ""), *(number(r["median"][key]) for _t, key in COLUMNS),
+            yield [who["title"] + (" (floor)" if who["floor"] else ""), *(number(r["median"].get(key)) for _t, key in COLUMNS),
                    f"{r['spread']['iops'] * 100:.0f} %"]
 
 
-def markdown_table(head, rows):
-    """Aligned, so that it reads in a terminal too."""
+def markdown_table(head, rows, texts=1):
+    """Aligned, so that it reads in a terminal too; so many columns from the left are texts."""
     rows = [list(head), *rows]
     width = [max(len(row[i]) for row in rows) for i in range(len(head))]
 
     def line(cells):
-        return "| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, width))) + " |"
+        return "| " + " | ".join(c.ljust(w) if i < texts else c.rjust(w) for i, (c, w) in enumerate(zip(cells, width))) + " |"
 
-    rule = "| " + " | ".join("-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(width)) + " |"
+    rule = "| " + " | ".join("-" * w if i < texts else "-" * (w - 1) + ":" for i, w in enumerate(width)) + " |"
     return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
 
 
@@ -60,7 +62,7 @@ def preface(result):
              f"{result['started']}, revision {result['revision'] or 'unknown'}; load average before: {m['load_average_before'][0]:.1f}.",
              f"Medians of {s['rounds']} rounds of {s['seconds']} s after {s['warmup']} s of warm-up, everybody in turns within each shape; "
              f"volumes of {s['volume_bytes'] >> 20} MiB, written once before. Spread: highest minus lowest IOPS of the rounds, of the median.",
-             "CPU: of the client and of all services of the contestant together, per I/O.",
+             "CPU: of the client and of all services of the contestant together, per I/O; in the guest of all that the guest did.",
              f"Again: `{result['command']}`"]
     if result["sanitizers"]:
         lines.insert(0, "**BUILT WITH SANITIZERS: these figures mean nothing.**")
@@ -82,7 +84,7 @@ def markdown(result):
                          ", ".join(f"{name} {us / 1e3:.1f}" for name, us in idle.items()) + ".")
     parts.append("## Who is who")
     parts.append(markdown_table(["contestant", "what", "a write is done when", "load"],
-                                [[c["title"], c["what"], c["durable"], c["client"]] for c in result["contestants"].values()]))
+                                [[c["title"], c["what"], c["durable"], c["client"]] for c in result["contestants"].values()], 4))
     if result["skipped"]:
         parts.append("## Left out")
         parts.append("\n".join(f"* {s['contestant']} on {s['medium']}{', ' + s['shape'] if 'shape' in s else ''}: "

@@ -18,7 +18,7 @@ SHAPES = (
 MEDIA = {
     "ram": "files in memory (tmpfs), tcp or unix sockets on loopback",
     "disk": "files on this machine's disk, tcp or unix sockets on loopback",
-    "guest": "files in memory of a guest kernel with Soft-RoCE (QEMU without KVM), RDMA between processes of the guest",
+    "guest": "RAM disks of a guest kernel with Soft-RoCE (QEMU without KVM), RDMA between processes of the guest",
 }
 
 

@@ -58,6 +58,23 @@ PY
 grep -q '4 KiB random read, depth 1 (ram)' table.txt && grep -q 'Cistern, 2 copies' table.txt || fail "the table: $(cat table.txt)"
 [ -z "$(ls ram)" ] || fail "left behind: $(ls ram)"
 
+# Where the time goes: what the services counted is there, and is no more than what the client saw.
+if bench --fio-engine >engine.txt; then
+    bench --stages --media ram --only cistern-1 --shapes 'read-4k-d1,write-4k-d1' --seconds 0.5 --warmup 0.1 --volume 16M --out out3 >stages.txt ||
+        fail "bench --stages: $(cat stages.txt)"
+    python3 - out3/stages.json <<'PY'
+import json
+import sys
+rows = {r["shape"]: r for part in json.load(open(sys.argv[1])) for r in part["rows"]}
+assert set(rows) == {"read-4k-d1", "write-4k-d1"}, rows
+for r in rows.values():
+    assert 0 < r["module_us"] < r["client_us"], r
+    assert set(r["cpu_us"]) == {"client", "mdc", "osd1", "osd2", "osd3"}, r
+    assert r["osd_sends_per_io"] > 0 and r["osd_receives_per_io"] > 0, r
+assert rows["write-4k-d1"]["device"]["flush"]["per_io"] > 0.9, rows["write-4k-d1"]  # at depth 1 nobody shares a flush
+PY
+fi
+
 # Interrupted in the middle, as ^C does: nothing is left, no process and no file.
 "${harness[@]}" --quick --only 'cistern-1,nbdkit' --seconds 5 --volume 16M --out out2 >interrupted.txt 2>&1 &
 pid=$!
