@@ -133,7 +133,14 @@ static void member_tick(struct loop_timer *timer)
 static void first_table(struct cluster_wait *w)
 {
     struct rwm *m = container_of(w, struct rwm, member.first_table);
+    const struct table *t = cluster_table(m->cluster);
     m->member.waiting_table = false;
+    /* Of a controller that came since, and has not heard of this start: nobody would tell it before
+     * heartbeats begin. */
+    if (t && table_head(t)->term > m->member.known_term) {
+        member_register(m);
+        return;
+    }
     m->member.registered = true;
     rwm_apply_kick(m);
 }

@@ -155,6 +155,27 @@ static void older_store_names_the_start_before(void **state)
     fix_end(&f);
 }
 
+/* The same, and it comes between the answer to the registration and the first table. */
+static void older_store_before_the_first_table(void **state)
+{
+    struct fix f;
+    struct fix_conn c;
+    (void)state;
+    fix_init(&f, 4);
+    restart(&f);
+    unsigned registrations = f.mdc->registrations;
+    for (unsigned i = 0; i < 100000 && f.mdc->registrations < registrations + 2; i++)
+        fix_run(&f, NS_PER_US);
+    assert_int_equal(f.mdc->registrations, registrations + 2);
+    fake_mdc_older_store(f.mdc, 999);
+    assert_true(fix_wait_serving(&f));
+    assert_true(f.mdc->registrations > registrations + 2);
+    fix_open(&f, &c);
+    assert_int_equal(fix_io(&c, BLOCK_METHOD_WRITE, 0, 4096, buf), STATUS_OK);
+    fix_close(&c);
+    fix_end(&f);
+}
+
 /* ---- epochs ---- */
 static void epoch_of_another_start_is_not_served(void **state)
 {
@@ -544,6 +565,7 @@ int main(void)
         cmocka_unit_test(store_that_does_not_open),
         cmocka_unit_test(superseded),
         cmocka_unit_test(older_store_names_the_start_before),
+        cmocka_unit_test(older_store_before_the_first_table),
         cmocka_unit_test(epoch_of_another_start_is_not_served),
         cmocka_unit_test(epochs_only_rise),
         cmocka_unit_test(serves_without_controller),
