@@ -1,8 +1,9 @@
 #include "tests/sim/faults.h"
 
-#include "services/rwm/rwm_internal.h"
+#include "services/rwm/rwm_copies.h"
 #include "services/rwm/store_internal.h"
 #include "tests/sim/cluster.h"
+#include "tests/sim/moves.h"
 
 static bool is_module(const struct sim_proc *p)
 {
@@ -89,20 +90,47 @@ static void fault_ghost_write(struct sim_cluster *c)
     c->ghosts++;
 }
 
-/* A machine was suspended, or moved: its clock is ahead at once. */
+/* Or the start before it may have. */
+static bool has_promised(const struct sim_proc *p)
+{
+    if (!p->rwm)
+        return false;
+    if (p->rwm->promise_grace_ns > loop_clock_ns(p->env.loop))
+        return true;
+    list_for_each(n, &p->rwm->grants)
+    {
+        const struct rwm_grant *g = list_entry(n, struct rwm_grant, link);
+        if (max_u64(g->until_ns, g->older_until_ns) > loop_clock_ns(p->env.loop))
+            return true;
+    }
+    return false;
+}
+
+/*
+ * A machine was suspended, or moved: its clock is ahead at once. The time that it shows has passed for all
+ * others, too. Where somebody holds a promise of this one for some of it, it does pass: the machine stands
+ * still for it.
+ */
 static void fault_jump(struct sim_cluster *c, struct sim_proc *p)
 {
     if (!p->alive)
         return;
-    sim_loop_jump(p->env.loop, rng_below(&c->rng, 10 * NS_PER_S));
+    uint64_t ahead_ns = rng_below(&c->rng, 10 * NS_PER_S);
     c->jumps++;
+    if (!has_promised(p)) {
+        sim_loop_jump(p->env.loop, ahead_ns);
+    } else if (!p->paused) {
+        sim_proc_pause(p);
+        p->resume_at = sim_world_now(c->world) + ahead_ns / 5;
+        c->pauses++;
+    }
 }
 
 /* A copy of the metadata store is taken; later the controller dies, and starts again over that copy. */
 static void fault_restore(struct sim_cluster *c)
 {
     struct sim_proc *p = sim_cluster_proc(c, SIM_MDC, 0);
-    if (!c->shape.restores)
+    if (!c->shape.restores || (!c->backup && sim_moves_growing(c)))
         return;
     if (!c->backup) {
         MUST(meta_sim_snapshot(c->meta, &c->backup) == 0);

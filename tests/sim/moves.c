@@ -61,8 +61,9 @@ void sim_moves_step(struct sim_cluster *c)
     struct sim_moves *v = c->moves;
     if (v->busy)
         return;
-    /* Mostly refused: it is done only while nothing moves. */
-    if (!c->shape.restores && v->grown < GROW_MOST && rng_chance(r, 1, 4)) {
+    /* Mostly refused: it is done only while nothing moves. Not while there is a copy of the metadata store to
+     * be put back: the modules would refuse it for good. */
+    if (!c->backup && v->grown < GROW_MOST && rng_chance(r, 1, 4)) {
         memset(&v->request, 0, sizeof(v->request));
         snprintf(v->request.grow.name, sizeof(v->request.grow.name), "pool");
         move_call(v, MDC_METHOD_POOL_GROW, &mdc_pool_grow_request_type);
@@ -95,4 +96,9 @@ void sim_moves_step(struct sim_cluster *c)
         move_call(v, MDC_METHOD_MODULE_ADD, &mdc_module_add_request_type);
         break;
     }
+}
+
+bool sim_moves_growing(const struct sim_cluster *c)
+{
+    return c->moves && c->moves->busy && c->moves->call.method == MDC_METHOD_POOL_GROW;
 }

@@ -6,5 +6,8 @@
 
 /* Does nothing unless the run is one with moves. */
 void sim_moves_step(struct sim_cluster *c);
+/* More partitions were asked for, and it is not known whether they are there: a copy of the store may be of
+ * before. */
+bool sim_moves_growing(const struct sim_cluster *c);
 
 #endif

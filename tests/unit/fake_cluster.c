@@ -119,6 +119,22 @@ void fake_mdc_min_copies(struct fake_mdc *mdc, uint8_t min_copies)
     changed(mdc);
 }
 
+uint32_t fake_mdc_partitions(const struct fake_mdc *mdc)
+{
+    const struct table_pool *pool = table_record(&mdc->table, TABLE_POOL, 0);
+    return pool->partitions;
+}
+
+void fake_mdc_set_partitions(struct fake_mdc *mdc, uint32_t partitions)
+{
+    struct table_pool pool = *(const struct table_pool *)table_record(&mdc->table, TABLE_POOL, 0);
+    for (uint32_t i = pool.partitions; i < partitions; i++)
+        fake_mdc_partition(mdc, i, mdc->next_epoch++, 1);
+    pool.partitions = partitions;
+    table_publish(&mdc->table, TABLE_POOL, 0, &pool);
+    changed(mdc);
+}
+
 uint64_t fake_mdc_epoch(const struct fake_mdc *mdc, uint32_t index)
 {
     const struct table_partition *p = table_record(&mdc->table, TABLE_PARTITION, index);
@@ -145,7 +161,7 @@ static uint32_t op_register(struct fake_mdc *mdc, const struct mdc_module_regist
                              .start_counter = rq->start_counter};
     memcpy(m.addr, rq->addr, sizeof(m.addr));
     table_publish(&mdc->table, TABLE_MODULE, 0, &m);
-    for (uint32_t i = 0; fresh && !mdc->no_new_epoch && i < FAKE_POOL_PARTITIONS; i++) {
+    for (uint32_t i = 0; fresh && !mdc->no_new_epoch && i < fake_mdc_partitions(mdc); i++) {
         const struct table_partition *p = table_record(&mdc->table, TABLE_PARTITION, i);
         if (TABLE_MEMBER_ID(p->members[0]) == 1)
             fake_mdc_partition(mdc, i, mdc->next_epoch++, 1);

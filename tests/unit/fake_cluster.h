@@ -34,6 +34,9 @@ void fake_mdc_partition(struct fake_mdc *mdc, uint32_t index, uint64_t epoch, ui
 void fake_mdc_module(struct fake_mdc *mdc, uint32_t id, uint64_t incarnation, const struct fabric_addr *addr);
 void fake_mdc_members(struct fake_mdc *mdc, uint32_t index, uint64_t epoch, const uint32_t *members);
 void fake_mdc_min_copies(struct fake_mdc *mdc, uint8_t min_copies);
+/* Gives the pool another number of them, a power of two up to 16; records that are new are module 1's. */
+void fake_mdc_set_partitions(struct fake_mdc *mdc, uint32_t partitions);
+uint32_t fake_mdc_partitions(const struct fake_mdc *mdc);
 uint64_t fake_mdc_epoch(const struct fake_mdc *mdc, uint32_t index);
 /* Another controller's process, with a store in which an earlier start of module 1 stands: a new term. */
 void fake_mdc_older_store(struct fake_mdc *mdc, uint64_t incarnation);

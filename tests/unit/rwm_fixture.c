@@ -198,7 +198,8 @@ void fix_open(struct fix *f, struct fix_conn *c)
 void fix_request(struct fix *f, struct fix_req *r, uint64_t offset, uint32_t length)
 {
     memset(r, 0, sizeof(*r));
-    uint32_t partition = placement_partition(placement_hash(1, offset / FAKE_STRIPE), FAKE_POOL_PARTITIONS);
+    uint32_t partition =
+        placement_partition(placement_hash(1, offset / FAKE_STRIPE), fake_mdc_partitions(f->mdc));
     r->body = (struct block_request){.pool = 1,
                                      .partition = partition,
                                      .epoch = fake_mdc_epoch(f->mdc, partition),
