@@ -94,6 +94,10 @@ struct rwm_request {
         struct copy_fetch fetch;
         struct copy_versions versions;
         struct store_record_op turns; /* what TURNS brought becomes durable */
+        struct {
+            struct copy_promise rq;
+            struct store_op proof;
+        } promise;
     } copy;
 };
 struct rwm_piece {

@@ -9,13 +9,31 @@
 
 #define JOIN_WAIT_NS (2u * NS_PER_S)
 
-/* ---- promises ---- */
-static void serve_promise(struct rwm_conn *conn, struct rpc_request *rpc, const void *body)
+static struct rwm_request *request_make(struct rwm_conn *conn, struct rpc_request *rpc, uint16_t method,
+                                        const struct copy_head *head)
 {
-    struct copy_promise rq;
+    struct rwm *m = conn->m;
+    struct rwm_request *req = pool_get(m->area->request_pool);
+    if (!req)
+        return NULL;
+    *req = (struct rwm_request){.area = m->area, .conn = conn, .rpc = rpc, .method = method};
+    req->r.pool = head->pool;
+    req->r.partition = head->partition;
+    req->r.epoch = head->epoch;
+    req->from_module = conn->from_module;
+    req->from_incarnation = conn->from_incarnation;
+    list_init(&req->link);
+    list_init(&req->pieces);
+    list_push_back(&m->area->requests, &req->all);
+    list_push_back(&conn->requests, &req->conn_link);
+    return req;
+}
+
+/* ---- promises ---- */
+static void promise_answer(struct rwm_conn *conn, struct rpc_request *rpc, const struct copy_promise *rq)
+{
     struct store_stats stats;
-    memcpy(&rq, body, sizeof(rq));
-    uint32_t status = rwm_grant_promise(conn, &rq);
+    uint32_t status = rwm_grant_promise(conn, rq);
     store_stats_get(conn->m->store, &stats);
     /* What is free is shared out among those who may fill it, this module among them. */
     uint64_t parts = 1, used = stats.used_bytes + stats.reserved_bytes;
@@ -23,6 +41,50 @@ static void serve_promise(struct rwm_conn *conn, struct rpc_request *rpc, const 
     uint64_t room = stats.capacity_bytes > used ? (stats.capacity_bytes - used) / BLOCK_BYTES : 0;
     struct copy_promise_reply reply = {.free_blocks = room / parts};
     rpc_reply(rpc, status, &reply, sizeof(reply));
+}
+
+static void promise_proved(struct store_op *op, int rc)
+{
+    struct rwm_request *req = container_of(op, struct rwm_request, copy.promise.proof);
+    struct rwm *m = req->area->m;
+    struct rwm_conn *conn = req->conn;
+    struct rpc_request *rpc = req->rpc;
+    const struct copy_promise rq = req->copy.promise.rq;
+    req->rpc = NULL;
+    if (rc)
+        rwm_store_error(m, rc, "promise");
+    if (rpc && rc == 0 && conn && rwm_accepts(m))
+        promise_answer(conn, rpc, &rq);
+    else if (rpc)
+        rpc_reply(rpc, STATUS_NOT_SERVING, NULL, 0);
+    rwm_request_free(req);
+}
+
+/*
+ * Who has taken a LUN over waits, before it joins anything, as long as a promise may last that was given
+ * before: the one before it, which may have stood still, gives no more. The holder counts from sending, which
+ * was before the read.
+ */
+static void serve_promise(struct rwm_conn *conn, struct rpc_request *rpc, const void *body)
+{
+    static const struct copy_head none;
+    struct copy_promise rq;
+    memcpy(&rq, body, sizeof(rq));
+    if (!store_may_be_taken(conn->m->store)) {
+        promise_answer(conn, rpc, &rq);
+        return;
+    }
+    struct rwm_request *req = request_make(conn, rpc, COPY_METHOD_PROMISE, &none);
+    if (req) {
+        req->state = RWM_REQUEST_RUNNING;
+        req->copy.promise.rq = rq;
+        req->copy.promise.proof = (struct store_op){.done = promise_proved};
+        list_init(&req->copy.promise.proof.link);
+        if (store_probe(conn->m->store, &req->copy.promise.proof) == 0)
+            return;
+        rwm_request_free(req);
+    }
+    rpc_reply(rpc, STATUS_NOT_SERVING, NULL, 0);
 }
 
 /* ---- what all others begin with ---- */
@@ -47,26 +109,6 @@ static uint32_t check_head(struct rwm *m, uint32_t from, uint64_t incarnation, c
         return STATUS_NOT_SERVING;
     *out = c;
     return STATUS_OK;
-}
-
-static struct rwm_request *request_make(struct rwm_conn *conn, struct rpc_request *rpc, uint16_t method,
-                                        const struct copy_head *head)
-{
-    struct rwm *m = conn->m;
-    struct rwm_request *req = pool_get(m->area->request_pool);
-    if (!req)
-        return NULL;
-    *req = (struct rwm_request){.area = m->area, .conn = conn, .rpc = rpc, .method = method};
-    req->r.pool = head->pool;
-    req->r.partition = head->partition;
-    req->r.epoch = head->epoch;
-    req->from_module = conn->from_module;
-    req->from_incarnation = conn->from_incarnation;
-    list_init(&req->link);
-    list_init(&req->pieces);
-    list_push_back(&m->area->requests, &req->all);
-    list_push_back(&conn->requests, &req->conn_link);
-    return req;
 }
 
 static void reply_end(struct rwm_request *req, uint32_t status)

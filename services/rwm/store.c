@@ -246,7 +246,7 @@ static int submit_check(const struct store *s, const struct store_op *op, enum r
         return -ENODEV;
     if (s->options.read_only && is_writer(kind))
         return -EROFS;
-    if (kind == REQ_STAT || kind == REQ_REMOVE)
+    if (kind == REQ_STAT || kind == REQ_PROBE || kind == REQ_REMOVE)
         return 0;
     if (op->unit_count == 0 || op->unit_count > UNITS_PER_BLOCK ||
         op->first_unit > UNITS_PER_BLOCK - op->unit_count)
@@ -326,8 +326,9 @@ static int submit(struct store *s, struct store_op *op, enum req_kind kind)
         return rc;
     }
     op->priv = r;
-    r->mask =
-        kind == REQ_REMOVE || kind == REQ_STAT ? STORE_ALL_UNITS : bit_range(op->first_unit, op->unit_count);
+    r->mask = kind == REQ_REMOVE || kind == REQ_STAT || kind == REQ_PROBE
+                  ? STORE_ALL_UNITS
+                  : bit_range(op->first_unit, op->unit_count);
     r->b = b;
     b->active++;
     b->writers += is_writer(kind);
@@ -357,6 +358,12 @@ int store_read(struct store *s, struct store_op *op)
 int store_stat(struct store *s, struct store_op *op)
 {
     return submit(s, op, REQ_STAT);
+}
+
+int store_probe(struct store *s, struct store_op *op)
+{
+    op->key = (struct store_key){0}; /* no block has layer 0 */
+    return submit(s, op, REQ_PROBE);
 }
 
 int store_remove(struct store *s, struct store_op *op)

@@ -141,6 +141,9 @@ int store_write(struct store *store, struct store_op *op);
 int store_clear(struct store *store, struct store_op *op);
 int store_read(struct store *store, struct store_op *op);
 int store_stat(struct store *store, struct store_op *op);
+/* Of no block; done(0): the medium, if it may be taken (below), was ours when it served a read after the
+ * submit. */
+int store_probe(struct store *store, struct store_op *op);
 /* Runs once when a submit that answered -EAGAIN is worth trying again. */
 struct store_waiter {
     struct list link;
@@ -213,6 +216,9 @@ struct store_device_times {
 };
 const struct store_device_times *store_device_times(const struct store *store);
 bool store_is_broken(const struct store *store);
+/* A medium that others can reach: another process may be its master by now, and what is in memory here no
+ * longer true. */
+bool store_may_be_taken(const struct store *store);
 bool store_is_damaged(const struct store *store);
 /* Nothing submitted is under way (tests, shutdown). */
 bool store_is_idle(const struct store *store);

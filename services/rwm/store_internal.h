@@ -262,7 +262,7 @@ void blk_quiesce(struct store *s, struct blk *b);
 uint32_t blk_hash(const struct store_key *key);
 
 /* ---- requests ---- */
-enum req_kind { REQ_READ, REQ_STAT, REQ_WRITE, REQ_CLEAR, REQ_REMOVE, REQ_RECORD };
+enum req_kind { REQ_READ, REQ_STAT, REQ_PROBE, REQ_WRITE, REQ_CLEAR, REQ_REMOVE, REQ_RECORD };
 struct batch;
 struct req {
     struct store *s;
@@ -293,8 +293,6 @@ void blk_ready(struct store *s, struct blk *b); /* its page is there, or load_rc
 int exec_request(struct req *r);   /* a writer or a record: 0 in a batch or finished; -EAGAIN: later */
 void apply_request(struct req *r); /* its batch is durable */
 void read_start(struct req *r);
-/* Another process may be the medium's master by now, and what is in memory no longer true: store_read.c. */
-bool store_may_be_taken(const struct store *s);
 /* done runs with 0 when the medium has served one more read: it was ours until now. */
 void store_prove(struct req *r, void (*done)(struct sio *sio, int rc));
 const struct disk_entry *blk_durable(const struct blk *b); /* NULL = absent */

@@ -109,7 +109,7 @@ void read_start(struct req *r)
     struct store_op *op = r->op;
     int rc = s->broken ? s->broken : b->load_rc;
     const struct disk_entry *e = rc ? NULL : blk_durable(b);
-    if (!rc && entry_suspect(s, e))
+    if (!rc && r->kind != REQ_PROBE && entry_suspect(s, e))
         rc = -EBADMSG;
     if (rc) {
         req_finish(r, rc);
@@ -119,7 +119,7 @@ void read_start(struct req *r)
     op->found = e ? (struct version){e->epoch, e->counter} : (struct version){0, 0};
     if (r->kind == REQ_READ)
         fill_memory(r, e);
-    bool memory = r->kind == REQ_STAT || r->mask == 0;
+    bool memory = r->kind != REQ_READ || r->mask == 0;
     if (memory && !store_may_be_taken(s)) {
         req_finish(r, 0);
         return;

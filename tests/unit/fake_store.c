@@ -291,6 +291,15 @@ int store_stat(struct store *s, struct store_op *op)
 {
     return op_submit(s, op, FAKE_STAT);
 }
+int store_probe(struct store *s, struct store_op *op)
+{
+    op->key = (struct store_key){0};
+    return op_submit(s, op, FAKE_STAT);
+}
+bool store_may_be_taken(const struct store *s)
+{
+    return s->m->device.fence_state != DEVICE_FENCE_NONE;
+}
 int store_remove(struct store *s, struct store_op *op)
 {
     return op_submit(s, op, FAKE_REMOVE);

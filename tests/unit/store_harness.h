@@ -247,12 +247,12 @@ static inline void request_free(struct request *q)
     q->data = NULL;
 }
 
-enum request_kind { DO_WRITE, DO_CLEAR, DO_READ, DO_STAT, DO_REMOVE };
+enum request_kind { DO_WRITE, DO_CLEAR, DO_READ, DO_STAT, DO_REMOVE, DO_PROBE };
 
 static inline int request_submit(struct store *s, struct request *q, enum request_kind kind)
 {
-    static int (*const fns[])(struct store *, struct store_op *) = {store_write, store_clear, store_read,
-                                                                    store_stat, store_remove};
+    static int (*const fns[])(struct store *, struct store_op *) = {store_write, store_clear,  store_read,
+                                                                    store_stat,  store_remove, store_probe};
     q->submitted = true;
     if (kind == DO_READ)
         memset(q->data, 0xee, q->bytes);

@@ -659,6 +659,40 @@ static void promises_belong_to_a_start(void **state)
     fix_end(&f);
 }
 
+/* An agent whose LUN may be another's by now promises nothing before the LUN has answered. */
+static void promises_rest_on_the_lun(void **state)
+{
+    struct fix f;
+    struct other o;
+    struct caller c;
+    struct copy_promise promise = {.duration_ns = COPY_PROMISE_MAX_NS};
+    (void)state;
+    fix_init(&f, 49);
+    other_start(&o, &f);
+    members(&f, 100, 2 | SYNC, 1 | SYNC);
+    fix_run(&f, NS_PER_S);
+    f.medium->device.fence_state = DEVICE_FENCE_HELD;
+    call_in(&f, &o, &c, PEER_INC, 1);
+    assert_int_equal(join(&f, &c, 0, 100), STATUS_OK);
+    assert_int_equal(ask(&f, &c, COPY_METHOD_PROMISE, &promise, sizeof(promise), NULL), STATUS_OK);
+    f.medium->stand_still = true;
+    struct answer a;
+    ask_start(&c, &a, COPY_METHOD_PROMISE, &promise, sizeof(promise), NULL);
+    fix_run(&f, 300 * NS_PER_MS);
+    assert_false(a.done);
+    f.medium->stand_still = false;
+    f.medium->fail_next = -ENODEV;
+    fix_run(&f, 300 * NS_PER_MS);
+    assert_true(a.done);
+    assert_int_equal(a.status, STATUS_NOT_SERVING);
+    assert_int_equal(f.failed_rc, -ENODEV);
+    if (c.peer)
+        rpc_abandon(c.peer);
+    fix_kill_module(&f);
+    other_end(&o);
+    fix_end(&f);
+}
+
 /* ---- nonsense ---- */
 union nonsense {
     uint8_t bytes[512];
@@ -745,11 +779,17 @@ static void nonsense_is_answered(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(writes_go_to_both),     cmocka_unit_test(min_copies),
-        cmocka_unit_test(full_member),           cmocka_unit_test(unfit_member),
-        cmocka_unit_test(many_memberships),      cmocka_unit_test(serves_a_primary),
-        cmocka_unit_test(cut_off_stays_cut_off), cmocka_unit_test(cut_block_is_looked_at_again),
-        cmocka_unit_test(new_primary_has_cut),   cmocka_unit_test(promises_belong_to_a_start),
+        cmocka_unit_test(writes_go_to_both),
+        cmocka_unit_test(min_copies),
+        cmocka_unit_test(full_member),
+        cmocka_unit_test(unfit_member),
+        cmocka_unit_test(many_memberships),
+        cmocka_unit_test(serves_a_primary),
+        cmocka_unit_test(cut_off_stays_cut_off),
+        cmocka_unit_test(cut_block_is_looked_at_again),
+        cmocka_unit_test(new_primary_has_cut),
+        cmocka_unit_test(promises_belong_to_a_start),
+        cmocka_unit_test(promises_rest_on_the_lun),
         cmocka_unit_test(nonsense_is_answered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -168,7 +168,7 @@ static void test_forget(void **state)
 /* What memory alone would answer, on a LUN that another agent may have by now: it is asked of the LUN. */
 static void test_taken_lun(void **state)
 {
-    static const enum request_kind kinds[] = {DO_READ, DO_STAT, DO_CLEAR};
+    static const enum request_kind kinds[] = {DO_READ, DO_STAT, DO_CLEAR, DO_PROBE};
     (void)state;
     struct world w;
     struct request q, next;
