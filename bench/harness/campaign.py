@@ -59,6 +59,7 @@ class Round:
             if c.name not in self.o.names or self.medium not in c.media:
                 continue
             if self.o.quick and c.slow and not self.o.only:
+                say(f"not in a --quick run: {c.name} (--only {c.name} asks for it)")
                 continue
             why = c.unavailable(self.o)
             if not why:

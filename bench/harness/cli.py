@@ -124,7 +124,7 @@ def parse(words):
     add_defaults(o)
     check(p, o)
     o.everybody = guests.contestants() if o.inside else contestants()
-    o.names = choose(p, "contestant", o.only, [c.name for c in o.everybody])
+    o.names = choose(p, "contestant", o.only, [c.name for c in o.everybody + ([] if o.inside else guests.contestants())])
     return o
 
 

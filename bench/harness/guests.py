@@ -204,18 +204,21 @@ def contestants():
 
 def run_guest(o, result, say):
     """From the host: boots a guest, lets the harness measure there, and adds what it found."""
+    names = [c.name for c in contestants() if c.name in o.names]
+    if not names:
+        return
     found = os.path.join(o.cache, "guest-result.json")
     os.makedirs(o.cache, exist_ok=True)
     if os.path.exists(found):
         os.unlink(found)
     words = [os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guest.sh"), found,
              os.path.join(os.path.dirname(o.bin), "rdma"), "--rounds", min(o.rounds, 2), "--seconds", SLOWER * o.seconds,
-             "--warmup", 2 * SLOWER * o.warmup, "--volume", "64M", "--shapes", ",".join(o.shapes)]
+             "--warmup", 2 * SLOWER * o.warmup, "--volume", "64M", "--only", ",".join(names), "--shapes", ",".join(o.shapes)]
     if o.sanitized:
         words.append("--allow-sanitizers")
     env = {"CISTERN_BIN": o.bin, "CISTERN_BENCH_CACHE": o.cache}
     child = subprocess.Popen([str(w) for w in words], stdin=subprocess.DEVNULL, stdout=sys.stderr, env={**os.environ, **env},
-                             start_new_session=True, preexec_fn=procs.die_with_parent)
+                             start_new_session=True, preexec_fn=procs.end_with_parent)
     try:
         code = child.wait()
     finally:

@@ -23,6 +23,11 @@ def die_with_parent():
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def end_with_parent():
+    """The same for a script that has something to put in order."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def tail(path, lines=12):
     try:
         with open(path, encoding="utf-8", errors="replace") as f:

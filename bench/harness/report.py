@@ -13,7 +13,9 @@ FIGURES = ("iops", "mb_per_s", "avg_us", "p50_us", "p99_us", "p999_us", "client_
 
 def add(result, medium, rows):
     """rows: {(shape, contestant): [row, ...]}."""
-    for (shape, contestant), repeats in rows.items():
+    order = list(result["contestants"])
+    for (shape, contestant), repeats in sorted(rows.items(), key=lambda x: (result["settings"]["shapes"].index(x[0][0]),
+                                                                            order.index(x[0][1]))):
         medians = {f: statistics.median(r[f] for r in repeats) for f in FIGURES if f in repeats[0]}
         medians["services_cpu_us"] = {s: statistics.median(r["services_cpu_us"][s] for r in repeats)
                                       for s in repeats[0]["services_cpu_us"]}
@@ -56,6 +58,25 @@ def markdown_table(head, rows, texts=1):
     return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
 
 
+def glance_cell(r, shape):
+    if r is None:
+        return ""
+    m = r["median"]
+    main = m["mb_per_s"] if shape.figure == "bytes" else m["avg_us"] if shape.depth == 1 else m["iops"]
+    return f"{number(main)}; {number(m['cpu_us'])}"
+
+
+def glance(result, medium, chosen):
+    """One line a contestant: its main figure and CPU time in each shape."""
+    found = {(r["contestant"], r["shape"]): r for r in result["results"] if r["medium"] == medium}
+    heads = {("iops", 1): "avg us", ("iops", 32): "IOPS", ("bytes", 8): "MB/s"}
+    head = ["", *(f"{s.title.replace('random ', '').replace('sequential ', '').replace(', depth ', ' d')}: "
+                  f"{heads[s.figure, s.depth]}; CPU us" for s in chosen)]
+    rows = [[who["title"] + (" (floor)" if who["floor"] else ""), *(glance_cell(found.get((name, s.name)), s) for s in chosen)]
+            for name, who in result["contestants"].items() if any((name, s.name) in found for s in chosen)]
+    return markdown_table(head, rows)
+
+
 def preface(result):
     m, s = result["machine"], result["settings"]
     lines = [f"{m['cpus']} CPUs ({m['cpu']}), {m['memory_bytes'] >> 30} GiB, kernel {m['kernel']}, {m['system']}; "
@@ -75,6 +96,8 @@ def markdown(result):
         chosen = [s for s in shapes.SHAPES if any(True for _ in table_rows(result, medium, s))]
         if chosen:
             parts.append(f"## {medium}: {shapes.MEDIA[medium]}")
+            parts.append("At a glance: at depth 1 the average latency, at depth 32 IOPS, of 128 KiB MB/s; behind it the CPU time per I/O.")
+            parts.append(glance(result, medium, chosen))
         for shape in chosen:
             parts.append(f"### {shape.title} ({medium})")
             parts.append(markdown_table(["", *(t for t, _k in COLUMNS), "spread"], list(table_rows(result, medium, shape))))
