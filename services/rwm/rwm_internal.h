@@ -599,8 +599,7 @@ int rwm_volume_removed(struct rwm *m, struct rwm_volume *v);
 bool rwm_volume_wants_removal(const struct rwm *m, const struct rwm_volume *v);
 /* In force; NULL: none of that layer. */
 struct rwm_volume *rwm_volume_of_layer(const struct rwm *m, uint64_t layer);
-/* The generation of the latest shrink of the layer's volume that this module has done with: nothing of what
- * it has now lies beyond. */
+/* A generation of the layer's volume: what shrinks up to it have cut off is gone here. */
 uint64_t rwm_volume_cuts(const struct rwm *m, uint64_t layer);
 /* Beyond the size that is in force here, which may be that of before a grow. */
 bool rwm_volume_beyond(const struct rwm *m, const struct store_key *key);

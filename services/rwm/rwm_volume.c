@@ -319,7 +319,12 @@ void rwm_volumes_force(struct rwm *m)
 uint64_t rwm_volume_cuts(const struct rwm *m, uint64_t layer)
 {
     const struct rwm_volume *v = rwm_volume_of_layer(m, layer);
-    return v ? extra_get(record_at(m, volume_index(m, v))).cleaned_generation : UINT64_MAX;
+    if (!v)
+        return UINT64_MAX;
+    uint64_t done = extra_get(record_at(m, volume_index(m, v))).cleaned_generation;
+    /* With nothing to be cut the generation itself: a controller whose store was put back may know of no
+     * shrink. */
+    return rwm_volume_wants_removal(m, v) ? done : max_u64(done, v->generation);
 }
 
 static uint64_t blocks_of(uint64_t bytes)
