@@ -2,12 +2,13 @@
  * guest_tool.c: looks at a cluster from outside, for the tests in guests. Lines begin with the time of day in
  * ms.
  *
- *   guest_tool SECRET-FILE LOCAL counters ADDR        the service's counters, "name value"
- *   guest_tool SECRET-FILE LOCAL watch ADDR [MS]      a connection: up, down and why; pings it every MS when
- * given guest_tool SECRET-FILE LOCAL many ADDR COUNT      so many connections at once: until all are up
- *   guest_tool SECRET-FILE LOCAL serve ADDR           takes connections: up, down and why; until killed
- *   guest_tool SECRET-FILE LOCAL table ADDR MS        a copy of the tables, refreshed every MS; a line a
- * second, until killed
+ * guest_tool SECRET-FILE LOCAL COMMAND ADDR [NUMBER]
+ *   counters          the service's counters, "name value"
+ *   watch [MS]        a connection: up, down and why; with a ping every MS
+ *   many COUNT        so many connections at once: until all are up
+ *   serve [PATIENT]   takes connections: up, down and why; until killed. Not 0: for many, whose signs of life
+ *                     an emulated CPU may hear late
+ *   table MS          a copy of the tables, refreshed every MS; a line a second, until killed
  *
  * LOCAL is the address of this host's device ("rdma:10.0.0.1:0").
  */
@@ -237,6 +238,10 @@ int main(int argc, char **argv)
         config.role = FABRIC_ROLE_CLIENT;
     if (strcmp(argv[3], "many") == 0 || strcmp(argv[3], "serve") == 0)
         config.connect_timeout_ns = 120 * NS_PER_S; /* a thousand at once take longer than one may */
+    if (strcmp(argv[3], "many") == 0 || (strcmp(argv[3], "serve") == 0 && argc > 5)) {
+        config.probe_interval_ns = 10 * NS_PER_S;
+        config.probe_timeout_ns = 60 * NS_PER_S;
+    }
     rng_init_system(&rng);
     config.incarnation = rng_u64(&rng) | 1;
     int rc = loop_create_real(NULL, &loop);

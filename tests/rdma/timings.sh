@@ -15,10 +15,10 @@ record() { # WHAT MS
     took[$1]="${took[$1]:-} $2"
 }
 
-# serving: a serves at port 7500 (not the cluster's); watching FILE [MS]: b is connected to it, and pings every MS.
+# serving [PATIENT]: a serves at port 7500 (not the cluster's); watching FILE [MS]: b is connected to it, and pings every MS.
 serving() {
     on a 'tool() { exec "${CISTERN_BIN%/bin}/bin-tests/guest_tool" "$CLUSTER_DIR/secret" "$CLUSTER_NET:0" "$@"; }
-          rm -f $OUT/served; (tool serve '"$net"':10.0.0.1:7500) >$OUT/served 2>&1 & server=$!' &&
+          rm -f $OUT/served; (tool serve '"$net:10.0.0.1:7500 ${1:-}"') >$OUT/served 2>&1 & server=$!' &&
         seen 120 a served serving
 }
 watching() {
@@ -36,7 +36,7 @@ noticed() {
     local what=$1 host file why
     for host in "${@:2}"; do
         [ "$host" = a ] && file=served || file=w
-        seen 90 "$host" "$file" down || return
+        seen 90 "$host" "$file" '^[0-9]* down ' || return
         file=$(guest_out "$host")/$file
         why=$(sed -n 's/^[0-9]* down //p' "$file" | head -n 1)
         record "$net: $what, noticed by $([ "$host" = a ] && echo server || echo client): $why" $(($(written_ms "$file") - event))
@@ -75,7 +75,7 @@ one_round() {
 
 timed() { # WHAT ADDRESS: a connection that does not come up; the guest's own clock, which is the host's
     local ms why
-    read -r ms why < <(on b "begin=\$(date +%s%3N); (tool watch $2) | { read -r at what why; echo \$((at - begin)) \$why; }")
+    read -r ms why < <(on b "begin=\$(date +%s%3N); (tool watch $2 2>/dev/null) | { read -r at what why; echo \$((at - begin)) \$why; }")
     record "$net: $1: $why" "$ms"
 }
 refusals() {
@@ -88,8 +88,8 @@ refusals() {
 
 many() {
     local ms
-    serving || return
-    ms=$(on b "(tool many $net:10.0.0.1:7500 1000) 2>&1 | tail -n 1") || return
+    serving 1 || return
+    ms=$(on b "(tool many $net:10.0.0.1:7500 1000) 2>&1 | tail -n 1") || { echo "FAILED: $ms"; return 1; }
     record "$net: 1,000 connections at once, until all are up" "$(sed -E 's/.* in ([0-9]+) ms/\1/' <<<"$ms")"
     quiet_end
 }
