@@ -34,7 +34,7 @@ struct rwm_options {
     {"cache-memory", CONFIG_SIZE, offsetof(type, f.cache_bytes), "64M", MIB, 64 * GIB, false, "BYTES",            \
      "cache of the store's metadata, per module"},                                                                \
     {"fast-fail", CONFIG_STRING, offsetof(type, f.fast_fail), "auto", 0, 0, false, "on|off|auto",                 \
-     "take over from a killed process at once: its host's kernel must be what answers for it; auto: over tcp"},   \
+     "take over from a killed process at once: its host's kernel must be what answers for it; auto: on"},         \
     {"requests", CONFIG_UINT, offsetof(type, f.requests), "512", 8, 65536, false, "N",                            \
      "requests worked on at once, per module"},                                                                   \
     {"scrub-rate", CONFIG_SIZE, offsetof(type, f.scrub_rate), "16M", 64 * KIB, 64 * GIB, false, "BYTES",          \
