@@ -96,8 +96,13 @@ static void part_resized(struct sim_admin *a, unsigned part, bool inside, bool a
         for (unsigned i = 0; i < count; i++)
             history_add(c->history, first + i, HISTORY_WRITE, 0, since, end, 0);
         a->gone[a->resized][part].since = 0;
+    } else if (since != 0) { /* perhaps it has grown */
+        for (unsigned i = 0; i < count; i++)
+            history_add(c->history, first + i, HISTORY_WRITE, 0, since, HISTORY_OPEN, 0);
     }
 }
+
+static void admin_resize(struct sim_admin *a, unsigned volume, uint64_t size_bytes);
 
 static void resize_done(struct cluster_call *call, int rc)
 {
@@ -106,6 +111,23 @@ static void resize_done(struct cluster_call *call, int rc)
     admin_done(call, rc);
     for (unsigned i = 0; i < SIM_EXTRA_MOST; i++)
         part_resized(a, i, SIM_VOLUME_BYTES + (i + 1) * SIM_EXTRA_BYTES <= size, rc == 0);
+    /* What a shrink cut off must be gone before it can come back. */
+    if (a->cluster->shape.resizes && rc == 0 && !a->cluster->faults_over &&
+        size < SIM_VOLUME_BYTES + SIM_EXTRA_BYTES && rng_chance(&a->cluster->rng, 1, 2))
+        admin_resize(a, a->resized, SIM_VOLUME_BYTES + SIM_EXTRA_MOST * SIM_EXTRA_BYTES);
+}
+
+static void admin_resize(struct sim_admin *a, unsigned volume, uint64_t size_bytes)
+{
+    struct mdc_volume_resize_request *rq = &a->request.resize;
+    memset(&a->request, 0, sizeof(a->request));
+    a->resized = volume;
+    a->asked = sim_tick(a->cluster);
+    snprintf(rq->name, sizeof(rq->name), "%s", sim_volume_name(volume));
+    rq->size_bytes = size_bytes;
+    rq->allow_shrink = true;
+    admin_call(a, MDC_METHOD_VOLUME_RESIZE, &mdc_volume_resize_request_type, &mdc_volume_reply_type,
+               resize_done);
 }
 
 static void admin_detach(struct sim_admin *a, struct rng *r)
@@ -129,22 +151,15 @@ void sim_admin_step(struct sim_cluster *c)
         c->admin->cluster = c;
     }
     struct sim_admin *a = c->admin;
-    if (a->busy || !rng_chance(r, 1, 4))
+    if (a->busy || !rng_chance(r, c->shape.resizes ? 3 : 1, 4))
         return;
     memset(&a->request, 0, sizeof(a->request));
-    switch (rng_below(r, 5)) {
+    switch (c->shape.resizes && rng_chance(r, 2, 3) ? 0 : rng_below(r, 5)) {
     case 0:
-    case 1: {
-        struct mdc_volume_resize_request *rq = &a->request.resize;
-        a->resized = (unsigned)rng_below(r, SIM_VOLUMES);
-        a->asked = sim_tick(c);
-        snprintf(rq->name, sizeof(rq->name), "%s", sim_volume_name(a->resized));
-        rq->size_bytes = SIM_VOLUME_BYTES + rng_below(r, SIM_EXTRA_MOST + 1) * SIM_EXTRA_BYTES;
-        rq->allow_shrink = true;
-        admin_call(a, MDC_METHOD_VOLUME_RESIZE, &mdc_volume_resize_request_type, &mdc_volume_reply_type,
-                   resize_done);
+    case 1:
+        admin_resize(a, (unsigned)rng_below(r, SIM_VOLUMES),
+                     SIM_VOLUME_BYTES + rng_below(r, SIM_EXTRA_MOST + 1) * SIM_EXTRA_BYTES);
         break;
-    }
     case 2:
         snprintf(a->request.create.name, sizeof(a->request.create.name), "other%u",
                  (unsigned)rng_below(r, OTHERS));

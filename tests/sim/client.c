@@ -256,7 +256,11 @@ static void io_done(struct sim_io *io, int rc)
                  c->proc->name, s->volume);
     if (rc == -ENOSPC)
         sc->no_space++;
-    if ((rc == -EIO || rc == -EBADMSG) && sc->options.rot && sc->options.copies > 1 && !sc->error[0])
+    if (rc == -ENOSPC && !sc->shape.tight && !sc->error[0])
+        snprintf(sc->error, sizeof(sc->error), "%s was told that there is no space, and there is plenty",
+                 c->proc->name);
+    if ((rc == -EIO || rc == -EBADMSG) && sc->options.rot && sc->options.copies > 1 && !sc->shape.tight &&
+        !sc->error[0]) /* where media are full the others may be out of sync for it */
         snprintf(sc->error, sizeof(sc->error),
                  "%s saw rot that another copy could have cured: op %d volume %u offset %" PRIu64,
                  c->proc->name, (int)s->op, s->volume, slot_offset(s));
@@ -365,7 +369,10 @@ static void slot_choose(struct sim_client *c, struct slot *s)
         return;
     }
     unsigned focus = c->proc->cluster->shape.focus;
-    if (focus && (c->reader || rng_chance(r, 7, 8))) { /* what a reader waits for elsewhere would stop it */
+    if (c->proc->cluster->shape.resizes && rng_chance(r, 1, 3))
+        s->group = INNER_GROUPS + (unsigned)rng_below(r, EXTRA_GROUPS);
+    else if (focus &&
+             (c->reader || rng_chance(r, 7, 8))) { /* what a reader waits for elsewhere would stop it */
         s->volume = 0;
         s->group = (unsigned)rng_below(r, focus);
     } else if (rng_chance(r, 1, 8))

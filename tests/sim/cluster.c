@@ -369,6 +369,9 @@ static void make_shape(struct sim_cluster *c)
     s->focus = rng_chance(r, 1, 2) ? 1 + (unsigned)rng_below(r, 4) : 0;
     s->calm = rng_chance(r, 1, 3) ? 1 : 2 + rng_below(r, 6);
     s->think_ns = rng_chance(r, 1, 2) ? 200 * NS_PER_US : 2 * NS_PER_MS;
+    s->commit_ns = rng_chance(r, 3, 4) ? 300 * NS_PER_US : 3 * NS_PER_MS;
+    s->theme = rng_chance(r, 2, 3) ? 1 + (unsigned)rng_below(r, 1000) : 0;
+    s->resizes = !s->restores && rng_chance(r, 1, 4);
 }
 
 /* Some networks are worse than others. */
@@ -403,11 +406,11 @@ int sim_cluster_create(const struct sim_options *options, struct sim_cluster **o
     MUST(trace_create(4096, &c->trace) == 0);
     trace_set_current(c->trace);
     MUST(sim_net_create(c->world, &c->net) == 0);
-    MUST(meta_sim_create(rng_u64(&c->rng), 300 * NS_PER_US, &c->meta) == 0);
     MUST(history_create(SIM_VOLUMES * SIM_SECTORS, &c->history) == 0);
     c->claims = calloc(SIM_VOLUMES * SIM_SECTORS, sizeof(*c->claims));
     MUST(c->claims);
     make_shape(c);
+    MUST(meta_sim_create(rng_u64(&c->rng), c->shape.commit_ns, &c->meta) == 0);
     make_procs(c);
     for (unsigned i = 0; i < SIM_PROCS; i++)
         if (c->procs[i].owner == &c->procs[i])

@@ -98,6 +98,9 @@ struct sim_shape {
     unsigned focus;             /* clients use the first groups only; 0 = all of them */
     uint64_t calm;              /* that many times more time between two faults */
     uint64_t think_ns;          /* of a client, between two operations */
+    uint64_t commit_ns;         /* how long the metadata store takes */
+    unsigned theme;             /* one kind of scene comes again and again; 0 = none does */
+    bool resizes; /* volumes grow and shrink all the time, and clients use what comes and goes */
 };
 struct sim_cluster {
     struct sim_options options;

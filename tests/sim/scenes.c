@@ -8,6 +8,7 @@
 #include "tests/sim/client.h"
 #include "tests/sim/cluster.h"
 #include "tests/sim/copies.h"
+#include "tests/sim/plays.h"
 
 #define WATCH_NS (50u * NS_PER_US) /* how closely a moment is waited for */
 
@@ -16,7 +17,7 @@ static uint64_t now_of(const struct sim_cluster *c)
     return sim_world_now(c->world);
 }
 
-static uint64_t within(struct sim_cluster *c, uint64_t least_ms, uint64_t most_ms)
+uint64_t sim_scene_within(struct sim_cluster *c, uint64_t least_ms, uint64_t most_ms)
 {
     return least_ms * NS_PER_MS + rng_below(&c->rng, (most_ms - least_ms) * NS_PER_MS);
 }
@@ -32,8 +33,8 @@ static uint32_t host(unsigned number)
 }
 
 /* ---- deeds ---- */
-static void deed(struct sim_cluster *c, uint64_t after_ns, enum sim_deed_kind kind, unsigned a, unsigned b,
-                 bool both)
+void sim_deed(struct sim_cluster *c, uint64_t after_ns, enum sim_deed_kind kind, unsigned a, unsigned b,
+              bool both)
 {
     struct sim_scenes *s = &c->scenes;
     if (s->planned == ARRAY_LEN(s->deeds))
@@ -43,12 +44,12 @@ static void deed(struct sim_cluster *c, uint64_t after_ns, enum sim_deed_kind ki
     s->deeds[s->planned++] = (struct sim_deed){.at_ns = at_ns, .kind = kind, .a = a, .b = b, .both = both};
 }
 
-static void cut(struct sim_cluster *c, unsigned a, unsigned b, bool both, uint64_t for_ns)
+void sim_scene_cut(struct sim_cluster *c, unsigned a, unsigned b, bool both, uint64_t for_ns)
 {
     if (a == b)
         return;
     sim_net_cut(c->net, host(a), host(b), both);
-    deed(c, for_ns, DEED_HEAL, a, b, both);
+    sim_deed(c, for_ns, DEED_HEAL, a, b, both);
     c->cuts++;
 }
 
@@ -63,7 +64,7 @@ static void kill_now(struct sim_cluster *c, unsigned a, bool power, uint64_t awa
     c->power_losses += power;
 }
 
-static void stand_still(struct sim_cluster *c, unsigned a, uint64_t for_ns)
+void sim_scene_stall(struct sim_cluster *c, unsigned a, uint64_t for_ns)
 {
     struct sim_proc *p = &c->procs[a];
     if (!p->alive || p->paused)
@@ -84,7 +85,7 @@ static void deed_do(struct sim_cluster *c, const struct sim_deed *d)
         break;
     case DEED_KILL:
         kill_now(c, d->a, d->both && is_module(&c->procs[d->a]),
-                 within(c, 0, 200) + (d->a ? c->scenes.away_ns : 0));
+                 sim_scene_within(c, 0, 200) + d->b * NS_PER_MS + (d->a ? c->scenes.away_ns : 0));
         c->scenes.away_ns = d->a ? 0 : c->scenes.away_ns;
         break;
     case DEED_START:
@@ -118,6 +119,17 @@ static bool reads(const struct rwm *m)
     return false;
 }
 
+static bool pulls(const struct rwm *m)
+{
+    list_for_each(n, &m->area->requests)
+    {
+        const struct rwm_request *r = list_entry(n, struct rwm_request, all);
+        if (r->from_module == 0 && r->state == RWM_REQUEST_FETCH)
+            return true;
+    }
+    return false;
+}
+
 static unsigned number_of(const struct sim_cluster *c, uint32_t module)
 {
     for (unsigned i = 0; i < SIM_PROCS; i++)
@@ -129,24 +141,26 @@ static unsigned number_of(const struct sim_cluster *c, uint32_t module)
 /* Is it the moment at this module? *member: the process of another one that it is about. */
 static bool moment_at(const struct sim_cluster *c, const struct rwm *m, unsigned *member)
 {
-    if (c->scenes.moment == MOMENT_READING && !reads(m))
+    enum sim_moment what = c->scenes.moment;
+    if (((what == MOMENT_READING || what == MOMENT_QUIET) && !reads(m)) ||
+        (what == MOMENT_PULLING && !pulls(m)))
         return false;
     if (c->options.copies < 2) {
         *member = 1 + (unsigned)(c->scenes.until_ns % SIM_OSDS);
-        return c->scenes.moment <= MOMENT_READING ||
-               (c->scenes.moment == MOMENT_WRITING && !list_empty(&m->versioned));
+        return what <= MOMENT_PULLING || (what == MOMENT_WRITING && !list_empty(&m->versioned));
     }
     list_for_each(n, &m->copies)
     {
         struct rwm_copies *p = list_entry(n, struct rwm_copies, link);
         bool now = p->state == COPIES_SERVING;
-        if (c->scenes.moment == MOMENT_WRITING)
-            now = now && !list_empty(&p->flight);
-        else if (c->scenes.moment == MOMENT_JOINING)
+        if (what == MOMENT_WRITING || what == MOMENT_QUIET)
+            now = now && list_empty(&p->flight) == (what == MOMENT_QUIET);
+        else if (what == MOMENT_JOINING)
             now = p->state == COPIES_JOINING || p->state == COPIES_RECONCILE;
         rwm_each_copy(k, p)
         {
-            bool fits = c->scenes.moment != MOMENT_EQUAL || (!k->in_sync && (k->lockstep || k->claimed));
+            bool fits = what < MOMENT_EQUAL ||
+                        (!k->in_sync && (k->lockstep || k->claimed) && (what == MOMENT_EQUAL || !k->claimed));
             *member = number_of(c, k->module);
             if (now && fits && *member < SIM_PROCS)
                 return true;
@@ -188,52 +202,51 @@ static void split(struct sim_cluster *c, unsigned primary, uint64_t for_ns)
         if (readers)
             stays = p->client && sim_client_reads(p->client);
         if (stays) {
-            cut(c, i, 0, true, for_ns);
+            sim_scene_cut(c, i, 0, true, for_ns);
         } else {
-            cut(c, i, primary, true, for_ns);
-            deed(c, 0, DEED_BREAK, i, primary, true);
+            sim_scene_cut(c, i, primary, true, for_ns);
+            sim_deed(c, 0, DEED_BREAK, i, primary, true);
         }
     }
-    cut(c, primary, 0, true, for_ns);
-    deed(c, 0, DEED_BREAK, primary, 0, true);
+    sim_scene_cut(c, primary, 0, true, for_ns);
+    sim_deed(c, 0, DEED_BREAK, primary, 0, true);
 }
 
 /* The primary stands still, or is cut off from the controller; another one takes over; somebody still goes to
  * the first. */
 static void scene_stale_primary(struct sim_cluster *c, unsigned primary, unsigned member)
 {
-    uint64_t ms = within(c, 30, 1300), after = ms + within(c, 20, 600);
+    uint64_t ms = sim_scene_within(c, 30, 1300), after = ms + sim_scene_within(c, 20, 600);
     split(c, primary, after);
     if (rng_chance(&c->rng, 1, 2))
-        stand_still(c, primary, ms);
+        sim_scene_stall(c, primary, ms);
     if (rng_chance(&c->rng, 1, 3)) {
-        deed(c, within(c, 0, 400), DEED_CUT, primary, member, true);
-        deed(c, after, DEED_HEAL, primary, member, true);
+        sim_deed(c, sim_scene_within(c, 0, 400), DEED_CUT, primary, member, true);
+        sim_deed(c, after, DEED_HEAL, primary, member, true);
     }
 }
 
-/* Whoever might send a write again dies, too: nothing mends by itself what the modules leave. */
-static void clients_gone(struct sim_cluster *c, uint64_t after_ns)
+void sim_scene_clients_gone(struct sim_cluster *c, uint64_t after_ns)
 {
     for (unsigned i = 0; i < SIM_PROCS; i++)
         if (c->procs[i].kind == SIM_CLIENT || c->procs[i].kind == SIM_GATEWAY)
-            deed(c, after_ns, DEED_KILL, i, 0, false);
+            sim_deed(c, after_ns, DEED_KILL, i, 0, false);
 }
 
 /* A write has reached some members when its primary goes. */
 static void scene_half_way(struct sim_cluster *c, unsigned primary, unsigned member)
 {
-    cut(c, primary, member, rng_chance(&c->rng, 1, 3), within(c, 1, 300));
+    sim_scene_cut(c, primary, member, rng_chance(&c->rng, 1, 3), sim_scene_within(c, 1, 300));
     if (rng_chance(&c->rng, 2, 3)) {
-        deed(c, rng_below(&c->rng, 30 * NS_PER_MS), DEED_KILL, primary, 0, rng_chance(&c->rng, 1, 2));
+        sim_deed(c, rng_below(&c->rng, 30 * NS_PER_MS), DEED_KILL, primary, 0, rng_chance(&c->rng, 1, 2));
     } else {
-        stand_still(c, primary, within(c, 50, 1200));
-        deed(c, 0, DEED_BREAK, primary, 0, true);
+        sim_scene_stall(c, primary, sim_scene_within(c, 50, 1200));
+        sim_deed(c, 0, DEED_BREAK, primary, 0, true);
     }
     if (rng_chance(&c->rng, 1, 4))
-        deed(c, rng_below(&c->rng, 30 * NS_PER_MS), DEED_KILL, member, 0, rng_chance(&c->rng, 1, 2));
+        sim_deed(c, rng_below(&c->rng, 30 * NS_PER_MS), DEED_KILL, member, 0, rng_chance(&c->rng, 1, 2));
     if (rng_chance(&c->rng, 1, 2))
-        clients_gone(c, rng_below(&c->rng, 30 * NS_PER_MS));
+        sim_scene_clients_gone(c, rng_below(&c->rng, 30 * NS_PER_MS));
 }
 
 /* Someone is lost in the middle of a join, or comes back in it as a new start. */
@@ -242,46 +255,46 @@ static void scene_join(struct sim_cluster *c, unsigned primary, unsigned member)
     unsigned who = rng_chance(&c->rng, 3, 4) ? member : primary;
     uint64_t after = rng_below(&c->rng, 10 * NS_PER_MS);
     if (rng_chance(&c->rng, 1, 3)) {
-        deed(c, after, DEED_BREAK, primary, member, true);
+        sim_deed(c, after, DEED_BREAK, primary, member, true);
     } else {
-        deed(c, after, DEED_KILL, who, 0, rng_chance(&c->rng, 1, 2));
+        sim_deed(c, after, DEED_KILL, who, 0, rng_chance(&c->rng, 1, 2));
         if (rng_chance(&c->rng, 2, 3))
-            deed(c, after + rng_below(&c->rng, 10 * NS_PER_MS), DEED_START, who, 0, false);
+            sim_deed(c, after + rng_below(&c->rng, 10 * NS_PER_MS), DEED_START, who, 0, false);
     }
     if (rng_chance(&c->rng, 1, 4))
-        clients_gone(c, after);
+        sim_scene_clients_gone(c, after);
 }
 
 /* A member was reported as equal, and is lost before the controller has heard of it. */
 static void scene_late_report(struct sim_cluster *c, unsigned primary, unsigned member)
 {
     uint64_t now = now_of(c), after = rng_below(&c->rng, 8 * NS_PER_MS);
-    sim_net_delay(c->net, host(primary), host(0), now + within(c, 1, 150));
+    sim_net_delay(c->net, host(primary), host(0), now + sim_scene_within(c, 1, 150));
     if (rng_chance(&c->rng, 1, 3)) {
-        cut(c, primary, member, rng_chance(&c->rng, 1, 2), within(c, 1, 400));
-        deed(c, after, DEED_BREAK, primary, member, true);
+        sim_scene_cut(c, primary, member, rng_chance(&c->rng, 1, 2), sim_scene_within(c, 1, 400));
+        sim_deed(c, after, DEED_BREAK, primary, member, true);
     } else {
-        deed(c, after, DEED_KILL, member, 0, rng_chance(&c->rng, 1, 2));
+        sim_deed(c, after, DEED_KILL, member, 0, rng_chance(&c->rng, 1, 2));
         if (rng_chance(&c->rng, 2, 3))
-            deed(c, after + rng_below(&c->rng, 10 * NS_PER_MS), DEED_START, member, 0, false);
+            sim_deed(c, after + rng_below(&c->rng, 10 * NS_PER_MS), DEED_START, member, 0, false);
     }
     if (rng_chance(&c->rng, 1, 2))
-        deed(c, within(c, 5, 100), DEED_KILL, primary, 0, rng_chance(&c->rng, 1, 2));
+        sim_deed(c, sim_scene_within(c, 5, 100), DEED_KILL, primary, 0, rng_chance(&c->rng, 1, 2));
 }
 
 /* The controller dies while it commits that a member is out, and whoever may have heard of it dies, too. */
 static void scene_lost_commit(struct sim_cluster *c, unsigned primary, unsigned member)
 {
     (void)member;
-    deed(c, rng_below(&c->rng, 300 * NS_PER_US), DEED_KILL, 0, 0, false);
-    deed(c, within(c, 5, 150), DEED_KILL, primary, 0, rng_chance(&c->rng, 1, 2));
-    c->scenes.away_ns = within(c, 1200, 2500);
+    sim_deed(c, rng_below(&c->rng, c->shape.commit_ns), DEED_KILL, 0, 0, false);
+    sim_deed(c, sim_scene_within(c, 5, 150), DEED_KILL, primary, 0, rng_chance(&c->rng, 1, 2));
+    c->scenes.away_ns = sim_scene_within(c, 1200, 2500);
 }
 
 static void scene_commit(struct sim_cluster *c, unsigned primary, unsigned member)
 {
     struct sim_scenes *s = &c->scenes;
-    kill_now(c, member, rng_chance(&c->rng, 1, 2), within(c, 30, 150));
+    kill_now(c, member, rng_chance(&c->rng, 1, 2), sim_scene_within(c, 30, 150));
     s->first = primary;
     s->moment = MOMENT_COMMIT;
     s->begin = scene_lost_commit;
@@ -292,7 +305,7 @@ static void scene_commit(struct sim_cluster *c, unsigned primary, unsigned membe
  * went on. */
 static void scene_late_promise(struct sim_cluster *c, unsigned primary, unsigned member)
 {
-    uint64_t late = within(c, 100, 450);
+    uint64_t late = sim_scene_within(c, 100, 450);
     for (unsigned i = 1; i < SIM_PROCS; i++)
         if (is_module(&c->procs[i]) && i != primary)
             sim_net_delay(c->net, host(i), host(primary), now_of(c) + late);
@@ -300,8 +313,8 @@ static void scene_late_promise(struct sim_cluster *c, unsigned primary, unsigned
     for (unsigned i = 1; i < SIM_PROCS; i++) {
         if (!is_module(&c->procs[i]) || i == primary)
             continue;
-        deed(c, late + rng_below(&c->rng, NS_PER_MS), DEED_CUT, primary, i, true);
-        deed(c, late + 700 * NS_PER_MS, DEED_HEAL, primary, i, true);
+        sim_deed(c, late + rng_below(&c->rng, NS_PER_MS), DEED_CUT, primary, i, true);
+        sim_deed(c, late + 700 * NS_PER_MS, DEED_HEAL, primary, i, true);
     }
     (void)member;
 }
@@ -309,13 +322,13 @@ static void scene_late_promise(struct sim_cluster *c, unsigned primary, unsigned
 /* Who promised starts again, and does not know of it; who was promised does not notice. */
 static void scene_forgetful(struct sim_cluster *c, unsigned primary, unsigned member)
 {
-    uint64_t after = within(c, 300, 900);
+    uint64_t after = sim_scene_within(c, 300, 900);
     split(c, primary, after);
-    cut(c, primary, member, true, after);
+    sim_scene_cut(c, primary, member, true, after);
     if (rng_chance(&c->rng, 2, 3)) {
-        uint64_t when = within(c, 20, 200);
-        deed(c, when, DEED_KILL, member, 0, false);
-        deed(c, when + rng_below(&c->rng, 20 * NS_PER_MS), DEED_START, member, 0, false);
+        uint64_t when = sim_scene_within(c, 20, 200);
+        sim_deed(c, when, DEED_KILL, member, 0, false);
+        sim_deed(c, when + rng_below(&c->rng, 20 * NS_PER_MS), DEED_START, member, 0, false);
     }
 }
 
@@ -323,15 +336,15 @@ static void scene_forgetful(struct sim_cluster *c, unsigned primary, unsigned me
 static void scene_detach(struct sim_cluster *c, unsigned primary, unsigned member)
 {
     struct sim_proc *p = &c->procs[rng_chance(&c->rng, 2, 3) ? primary : member];
-    uint64_t for_ns = within(c, 20, 700);
+    uint64_t for_ns = sim_scene_within(c, 20, 700);
     if (rng_chance(&c->rng, 1, 2)) {
-        cut(c, p->number, 0, rng_chance(&c->rng, 1, 2), for_ns);
+        sim_scene_cut(c, p->number, 0, rng_chance(&c->rng, 1, 2), for_ns);
         for (unsigned i = 0; i < SIM_PROCS; i++)
             if ((c->procs[i].kind == SIM_CLIENT || c->procs[i].kind == SIM_GATEWAY) &&
                 rng_chance(&c->rng, 1, 2))
-                cut(c, i, 0, true, for_ns);
+                sim_scene_cut(c, i, 0, true, for_ns);
     } else if (p->data) {
-        sim_medium_stall(p->log ? p->log : p->data, now_of(c) + for_ns);
+        sim_medium_stall(p->log && rng_chance(&c->rng, 1, 2) ? p->log : p->data, now_of(c) + for_ns);
     }
     sim_admin_detach_now(c);
 }
@@ -342,33 +355,33 @@ static void scene_dark(struct sim_cluster *c, unsigned primary, unsigned member)
     bool clients = rng_chance(&c->rng, 3, 4);
     uint64_t after = rng_below(&c->rng, rng_chance(&c->rng, 1, 2) ? 20 * NS_PER_MS : NS_PER_MS);
     if (rng_chance(&c->rng, 1, 2))
-        cut(c, primary, member, false, after + NS_PER_MS);
+        sim_scene_cut(c, primary, member, false, after + NS_PER_MS);
     for (unsigned i = rng_chance(&c->rng, 1, 2); i < SIM_PROCS; i++) /* 0: the controller */
         if (is_module(&c->procs[i]) || i == 0)
-            deed(c, after, DEED_KILL, i, 0, true);
+            sim_deed(c, after, DEED_KILL, i, 0, true);
     if (clients)
-        clients_gone(c, after);
+        sim_scene_clients_gone(c, after);
 }
 
 /* Modules do not see one another, for moments. */
 static void scene_short_cuts(struct sim_cluster *c, unsigned primary, unsigned member)
 {
     for (unsigned i = 0; i < 1 + rng_below(&c->rng, 3); i++)
-        cut(c, rng_chance(&c->rng, 1, 2) ? primary : member,
-            1 + (unsigned)rng_below(&c->rng, SIM_OSDS + SIM_AGENTS), rng_chance(&c->rng, 1, 2),
-            within(c, 1, 150));
+        sim_scene_cut(c, rng_chance(&c->rng, 1, 2) ? primary : member,
+                      1 + (unsigned)rng_below(&c->rng, SIM_OSDS + SIM_AGENTS), rng_chance(&c->rng, 1, 2),
+                      sim_scene_within(c, 1, 150));
 }
 
 /* What a gateway has under way to the primary is held up; the host goes elsewhere; and the primary dies
  * meanwhile. */
 static void scene_ghost(struct sim_cluster *c, unsigned primary, unsigned member)
 {
-    uint64_t now = now_of(c), until = now + within(c, 20, 900);
+    uint64_t now = now_of(c), until = now + sim_scene_within(c, 20, 900);
     const struct sim_proc *from =
         sim_cluster_proc(c, SIM_GATEWAY, (unsigned)rng_below(&c->rng, SIM_GATEWAYS));
     (void)member;
     if (rng_chance(&c->rng, 1, 2)) {
-        stand_still(c, from->number, until - now);
+        sim_scene_stall(c, from->number, until - now);
     } else {
         for (unsigned i = 0; i < SIM_PROCS; i++)
             if (is_module(&c->procs[i]))
@@ -377,7 +390,7 @@ static void scene_ghost(struct sim_cluster *c, unsigned primary, unsigned member
     for (unsigned i = 0; i < SIM_CLIENTS; i++)
         sim_cluster_proc(c, SIM_CLIENT, i)->lose_at = now + rng_below(&c->rng, 5 * NS_PER_MS);
     if (rng_chance(&c->rng, 2, 3))
-        deed(c, within(c, 5, 300), DEED_KILL, primary, 0, rng_chance(&c->rng, 1, 2));
+        sim_deed(c, sim_scene_within(c, 5, 300), DEED_KILL, primary, 0, rng_chance(&c->rng, 1, 2));
     c->ghosts++;
 }
 
@@ -386,14 +399,14 @@ static void scene_lun(struct sim_cluster *c, unsigned primary, unsigned member)
 {
     struct sim_proc *a = sim_cluster_proc(c, SIM_SAN, 0), *b = a->twin;
     struct sim_proc *old = a->alive ? a : b;
-    uint64_t ms = within(c, 50, 900);
+    uint64_t ms = sim_scene_within(c, 50, 900);
     (void)primary;
     (void)member;
     if (!old->alive || old->paused || old->twin->alive)
         return;
-    split(c, old->number, ms + within(c, 20, 300));
+    split(c, old->number, ms + sim_scene_within(c, 20, 300));
     if (rng_chance(&c->rng, 1, 2))
-        stand_still(c, old->number, ms);
+        sim_scene_stall(c, old->number, ms);
     old->twin->up_at = now_of(c) + rng_below(&c->rng, 20 * NS_PER_MS);
     c->takeovers++;
 }
@@ -450,7 +463,7 @@ static void scene_roll_back(struct sim_cluster *c)
     medium_destroy(s->old_data);
     s->old_data = s->old_log = NULL;
     p->up_at = now_of(c) + rng_below(&c->rng, 50 * NS_PER_MS);
-    deed(c, within(c, 100, 700), DEED_PUT_BACK, 0, 0, false);
+    sim_deed(c, sim_scene_within(c, 100, 700), DEED_PUT_BACK, 0, 0, false);
 }
 
 /* ---- life ---- */
@@ -479,11 +492,19 @@ void sim_scene_start(struct sim_cluster *c)
         {MOMENT_NONE, scene_lun},
         {MOMENT_WRITING, scene_dark},
         {MOMENT_WRITING, scene_ghost},
+        {MOMENT_QUIET, sim_play_deaf},
+        {MOMENT_QUIET, sim_play_deaf},
+        {MOMENT_WRITING, sim_play_late_forward},
+        {MOMENT_PULLING, sim_play_pull},
+        {MOMENT_WRITING, sim_play_outlived},
+        {MOMENT_NONE, sim_play_old_report},
     };
     struct sim_scenes *s = &c->scenes;
     if (s->begin)
         return;
     unsigned which = (unsigned)rng_below(&c->rng, ARRAY_LEN(scenes));
+    if (c->shape.theme && rng_chance(&c->rng, 2, 3)) /* the same one again and again */
+        which = (unsigned)(c->shape.theme % ARRAY_LEN(scenes));
     if (!scenes[which].begin) {
         scene_roll_back(c);
         return;
@@ -514,24 +535,26 @@ static void deeds_do(struct sim_cluster *c)
 
 void sim_scene_last(struct sim_cluster *c)
 {
-    static void (*const last[])(struct sim_cluster *, unsigned, unsigned) = {scene_half_way, scene_half_way,
-                                                                             scene_dark, scene_join};
+    static void (*const last[])(struct sim_cluster *, unsigned, unsigned) = {
+        scene_half_way, scene_half_way, scene_dark, scene_join, sim_play_late_forward, sim_play_outlived};
     struct sim_scenes *s = &c->scenes;
     uint64_t played = s->played;
     sim_net_heal_all(c->net);
-    if (!sim_advance(c, within(c, 100, 900)))
+    if (!sim_advance(c, sim_scene_within(c, 100, 900)))
         return;
     s->begin = last[rng_below(&c->rng, ARRAY_LEN(last))];
     s->moment = MOMENT_WRITING;
     s->until_ns = now_of(c) + 300 * NS_PER_MS;
+    bool outlived = s->begin == sim_play_outlived; /* the gateways hold what is to come late */
     while (s->begin)
         if (!sim_advance(c, 100 * NS_PER_US))
             return;
     if (s->played == played)
         return;
     c->faults_over = true; /* who starts again writes no more */
-    clients_gone(c, rng_below(&c->rng, 30 * NS_PER_MS));
-    (void)sim_advance(c, within(c, 10, 1000));
+    if (!outlived)
+        sim_scene_clients_gone(c, rng_below(&c->rng, 30 * NS_PER_MS));
+    (void)sim_advance(c, outlived ? sim_scene_within(c, 300, 1000) : sim_scene_within(c, 10, 1000));
 }
 
 void sim_scenes_step(struct sim_cluster *c)
@@ -611,13 +634,13 @@ bool sim_scene_nap(struct sim_cluster *c)
         rng_chance(&c->rng, 1, 2); /* with its network: nobody gets an answer even from its kernel */
     for (unsigned i = 1; machine && i < SIM_PROCS; i++)
         sim_net_cut(c->net, host(0), host(i), true);
-    stand_still(c, 0, within(c, 500, 4000));
+    sim_scene_stall(c, 0, sim_scene_within(c, 500, 4000));
     while (mdc->paused)
         if (!sim_advance(c, 5 * NS_PER_MS))
             return true;
     sim_net_heal_all(c->net);
-    for (unsigned i = 0; i < 100; i++) {
-        if (!sim_advance(c, 10 * NS_PER_MS))
+    for (unsigned i = 0; i < 400; i++) { /* at first as closely as one is taken for dead, and heard again */
+        if (!sim_advance(c, i < 300 ? 100 * NS_PER_US : 10 * NS_PER_MS))
             return true;
         if (standing(c) < standing_all(c))
             return false;

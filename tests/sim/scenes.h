@@ -16,10 +16,20 @@ enum sim_deed_kind { DEED_RESUME, DEED_KILL, DEED_START, DEED_HEAL, DEED_CUT, DE
 struct sim_deed {
     uint64_t at_ns;
     enum sim_deed_kind kind;
-    unsigned a, b; /* processes */
+    unsigned a, b; /* processes; DEED_KILL: b = so many more ms away */
     bool both;     /* ways; or: with a loss of power */
 };
-enum sim_moment { MOMENT_NONE, MOMENT_READING, MOMENT_WRITING, MOMENT_JOINING, MOMENT_EQUAL, MOMENT_COMMIT };
+enum sim_moment {
+    MOMENT_NONE,
+    MOMENT_READING,
+    MOMENT_QUIET,   /* ... and nothing is being written there */
+    MOMENT_PULLING, /* a payload is on its way */
+    MOMENT_WRITING,
+    MOMENT_JOINING,
+    MOMENT_EQUAL,
+    MOMENT_LOCKSTEP, /* ... and not yet reported */
+    MOMENT_COMMIT
+};
 struct sim_scenes {
     struct sim_deed deeds[64];
     unsigned planned;       /* of them; in the first places */
@@ -34,6 +44,15 @@ struct sim_scenes {
     unsigned rolled, old_starts; /* whose; which start of it made the old copy */
     uint64_t played;             /* scenes that began */
 };
+
+/* What a scene is made of: an event later on, or now; see scenes.c. */
+void sim_deed(struct sim_cluster *c, uint64_t after_ns, enum sim_deed_kind kind, unsigned a, unsigned b,
+              bool both);
+void sim_scene_cut(struct sim_cluster *c, unsigned a, unsigned b, bool both, uint64_t for_ns);
+void sim_scene_stall(struct sim_cluster *c, unsigned a, uint64_t for_ns);
+uint64_t sim_scene_within(struct sim_cluster *c, uint64_t least_ms, uint64_t most_ms);
+/* Whoever might send a write again dies, too: nothing mends by itself what the modules leave. */
+void sim_scene_clients_gone(struct sim_cluster *c, uint64_t after_ns);
 
 /* Begins a scene, or waits for its moment. */
 void sim_scene_start(struct sim_cluster *c);

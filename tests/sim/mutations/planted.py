@@ -1,12 +1,14 @@
 """The bugs that run.py plants: each the smallest change that breaks one contract. edits: file, what is there (exactly once), what
-is put there. copies: with how many copies the contract matters. missed: why no seed finds it, and what else watches it."""
+is put there. copies: with how many copies the contract matters. kind: "moves" or "rot", the simulator's option that it needs.
+missed: why no seed finds it, and what else watches it."""
 
 RWM, VBS, MDC = "services/rwm/", "services/vbs/", "services/mdc/"
 MUTATIONS = []
 
 
-def plant(name, contract, *edits, copies=(1, 2, 3), missed=None):
-    MUTATIONS.append({"name": name, "contract": contract, "edits": edits, "copies": copies, **({"missed": missed} if missed else {})})
+def plant(name, contract, *edits, copies=(1, 2, 3), kind="", missed=None):
+    MUTATIONS.append({"name": name, "contract": contract, "edits": edits, "copies": copies, "kind": kind,
+                      **({"missed": missed} if missed else {})})
 
 
 SEVERAL = (2, 3)
@@ -15,8 +17,7 @@ SEVERAL = (2, 3)
 plant("ack-before-flush", "a write is acknowledged when it is durable",
       (RWM + "store_journal.c", "    if (b->state == BATCH_WRITING && !b->s->broken) {", "    if (false) {"))
 plant("checkpoint-without-flush", "the journal's space is reused when what it protected is durable in its place",
-      (RWM + "store_checkpoint.c", "    flush_request(s, &s->flush_data, &s->ck.wait);", "    flushed(&s->ck.wait, 0);"),
-      missed="needs a loss of power within a millisecond of a checkpoint: unit.torture_seeds plants and finds it")
+      (RWM + "store_checkpoint.c", "    flush_request(s, &s->flush_data, &s->ck.wait);", "    flushed(&s->ck.wait, 0);"))
 plant("reuse-slot-early", "a slot is reused when the record that freed it is durable and its readers have left",
       (RWM + "store_write.c", "        r->freed = old;\n    }\n    if (inlined) {",
        "        r->freed = old;\n        if (old != STORE_NONE)\n            alloc_mark(s, old, true);\n    }\n    if (inlined) {"))
@@ -27,7 +28,7 @@ plant("drop-overlay-early", "a unit is read from memory until its write-back has
 plant("replay-past-torn", "replay ends before the first batch that is not whole",
       (RWM + "store_apply.c", "    if (!c->payload_ok)\n        return false;\n", "    if (c)\n        return true;\n"))
 plant("answer-from-memory", "what a LUN's index says is told only while the LUN is ours",
-      (RWM + "store_read.c", "    if (memory && !may_be_taken(s)) {", "    if (memory) {"), copies=(1,),
+      (RWM + "store_read.c", "    if (memory && !store_may_be_taken(s)) {", "    if (memory) {"), copies=(1,),
       missed="not in 260 seeds: needs an agent that wakes up with a read of a hole in hand; seed 16 of an earlier simulator found it. unit.store")
 
 # ---- a request at the module
@@ -36,14 +37,14 @@ plant("no-wait-for-merge", "a merge reads what the writes before it left",
        "    if (b->in_store > 0 && !merges)\n        return false;\n    /* Each goes on"))
 plant("skip-epoch", "a request with an older epoch is refused",
       (RWM + "rwm_check.c", "    return r->epoch < part->epoch ? STATUS_STALE_EPOCH : STATUS_OK;", "    return STATUS_OK;"),
-      missed="harmless as it stands: the module looks at its own epoch, in which it is the primary or not; the sender's only makes that one refresh. unit.rwm")
+      missed="masked: who is not the primary of its own epoch serves nothing whatever it is asked by; with that gone, too: serve-whoever-asks. unit.rwm")
 plant("skip-incarnation", "a request for another start of the module is refused",
       (RWM + "rwm_check.c", "    if (r->incarnation != m->config.incarnation)", "    if (false)"),
-      missed="the same: a start serves in a new epoch only, and asks nobody what the sender believes. unit.rwm")
+      missed="masked: the same. unit.rwm")
 plant("skip-epoch-and-incarnation", "both of these",
       (RWM + "rwm_check.c", "    return r->epoch < part->epoch ? STATUS_STALE_EPOCH : STATUS_OK;", "    return STATUS_OK;"),
       (RWM + "rwm_check.c", "    if (r->incarnation != m->config.incarnation)", "    if (false)"),
-      missed="as each of them")
+      missed="masked: the same")
 plant("skip-generation", "a request with an older generation is refused",
       (RWM + "rwm_check.c", "    if (r->generation < v->generation)", "    if (false)"))
 plant("skip-turn", "a write with a lower turn is refused",
@@ -52,17 +53,16 @@ plant("forget-turns", "turns survive a restart",
       (RWM + "rwm_turn.c", "        if (uuid_is_zero(&rec->volume))\n            continue;\n        uint32_t *head",
        "        if (true)\n            continue;\n        uint32_t *head"))
 plant("no-second-look", "turn and generation are looked at again before a version is given",
-      (RWM + "rwm_block.c", "    return rwm_check(m, &p->req->r, true, &newer);", "    (void)newer;\n    return STATUS_OK;"),
-      missed="not in 260 seeds; seed 19 with two copies of an earlier simulator found it. unit.rwm")
+      (RWM + "rwm_block.c", "    return rwm_check(m, &p->req->r, true, &newer);", "    (void)newer;\n    return STATUS_OK;"))
 plant("no-turn-floor", "a turn whose record went leaves a floor",
       (RWM + "rwm_turn.c", "    int rc = v ? rwm_volume_set_turn_floor(m, v, turn_at(m, lowest)->turn) : 0;", "    int rc = v ? 0 : 0;"),
       missed="not in 260 seeds: a ghost whose host's record was evicted meanwhile. unit.rwm")
 plant("keep-older-connection", "the older connection of a client ends before its newer one is served",
       (RWM + "rwm_host.c", "    struct rwm_conn *older = i->conn;", "    struct rwm_conn *older = NULL;"),
-      missed="not in 260 seeds: turns and the order of a block's queue stop what it would let through; seed 158 of an earlier simulator found it")
+      missed="masked by turns, by the order of a block's queue and by the claim of a place in the queue; seed 158 of an earlier simulator found it")
 plant("serve-dropped", "what a dead connection left without a version gets none",
       (RWM + "rwm_block.c", "    if (p->req->dropped || !p->req->rpc || !rpc_request_alive(p->req->rpc))", "    if (!p->req->rpc)"),
-      missed="two earlier looks at the same (queue, held requests) and the order of a block's queue leave nothing for this one to catch")
+      missed="masked: two earlier looks at the same (queue, held requests) and the order of a block's queue leave nothing for this one to catch")
 plant("skip-payload-crc", "a payload is checked before it is used",
       ("rdma/rpc_serve.c", "    if (rc == 0 && sge_crc(req->fetch_sge, op->sge_count) != req->payload_crc)", "    if (false)"))
 plant("epoch-of-before", "a start serves in a new epoch only",
@@ -89,11 +89,9 @@ plant("association-never-ends", "an association at a gateway has one turn",
 
 # ---- the controller
 plant("grow-before-the-cut", "what a shrink cut off is gone before a grow",
-      (MDC + "ops_module.c", "    if (pool_removing(s, v->rec.pool))\n        return;\n", ""),
-      missed="not in 100 seeds: what is cut goes within milliseconds, and few writes lie there. unit.mdc_volumes")
+      (MDC + "ops_module.c", "    if (pool_removing(s, v->rec.pool))\n        return;\n", ""))
 plant("cut-forgotten", "a shrink removes what lies beyond the new end",
-      (RWM + "rwm_volume.c", " || v->resized_generation > extra_get(rec).cleaned_generation;", " || (rec && false);"),
-      missed="not in 100 seeds: few writes lie there. unit.rwm")
+      (RWM + "rwm_volume.c", " || v->resized_generation > extra_get(rec).cleaned_generation;", " || (rec && false);"))
 plant("attached-as-it-was", "a detach holds although the store that knew of it is lost",
       (MDC + "ops_restore.c", "        record_set_since(&a->rec, ahead->generation);\n", ""),
       missed="not in 120 seeds of an earlier simulator: a detach between a copy and its restore, and a host that stands still over both. unit.mdc_ops")
@@ -107,12 +105,12 @@ plant("publish-before-commit", "a decision is committed before it is published",
       missed="not in 150 seeds: the controller dies within the 300 us of that commit, and then everybody who saw the epoch. unit.mdc_state")
 plant("paused-controller-judges", "a controller that was paused itself declares nobody dead before a round of heartbeats",
       (MDC + "mdc.c", "    bool late = now_ns < m->judge_ns;", "    bool late = false;"),
-      (MDC + "mdc.c", "now_ns >= m->judge_ns && now_ns - m->last_tick_ns <= 2 * period_ns(m) &&", "true &&"),
-      missed="not in 100 seeds; the simulator before the last change of the code found it with seeds 77 and 198, and the bug behind it (kept seed 9). unit.mdc_state")
+      (MDC + "mdc.c", "now_ns >= m->judge_ns && now_ns - m->last_tick_ns <= 2 * period_ns(m) &&", "true &&"))
 plant("rolled-back-disk", "a medium that was put back from an old copy is refused",
       (MDC + "ops_module.c", "    if (rq->start_counter < m->rec.start_counter)", "    if (false)"),
       (MDC + "ops_module.c", "    if (rq->start_counter == m->rec.start_counter && rq->incarnation != m->rec.incarnation)", "    if (false)"),
-      (MDC + "ops_module.c", "    if (!served_last(m, rq))", "    if (false)"))
+      (MDC + "ops_module.c", "    if (!served_last(m, rq))", "    if (false)"),
+      missed="hunted in too few seeds since the scenes changed")
 plant("last-member-dropped", "the last member in sync is never dropped",
       (MDC + "ops_member.c", " ||\n        !others_in_sync(d->state, p, module))", ")"), copies=SEVERAL)
 plant("report-of-an-older-epoch", "a member is taken in by a report of the present epoch only",
@@ -123,7 +121,7 @@ plant("report-of-an-older-start", "... and of the member's present start",
       (MDC + "ops_member.c", "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL ||\n"
        "            m->rec.incarnation != item->member_incarnation)",
        "        if (pool == NULL || item->partition >= pool->rec.partitions || m == NULL)"), copies=SEVERAL,
-      missed="not in 150 seeds: a new start makes a new epoch, by which the report is refused as well. unit.mdc_members")
+      missed="masked: a new start makes a new epoch, by which the report is refused as well; both: report-of-any-age. unit.mdc_members")
 plant("report-of-any-age", "both of these",
       (MDC + "ops_member.c", " || p->epoch != item->epoch ||\n            mdc_partition_primary(p) != rq->module ||",
        " ||\n            mdc_partition_primary(p) != rq->module ||"),
@@ -145,7 +143,7 @@ plant("promise-before-the-fetch", "... looked at after the data was fetched",
       (RWM + "rwm_request.c", "    if (status == STATUS_AGAIN) {\n        list_remove(&req->link);\n        req->state = RWM_REQUEST_APART;",
        "    if (c && !rwm_method_writes(req->method) && !rwm_copies_may_answer(c))\n        status = STATUS_AGAIN;\n"
        "    if (status == STATUS_AGAIN) {\n        list_remove(&req->link);\n        req->state = RWM_REQUEST_APART;"), copies=SEVERAL,
-      missed="a read that was allowed at any time after it had begun may return what held then; and an epoch that ended meanwhile is looked for again after the fetch")
+      missed="masked: a read that was allowed at any time after it had begun may return what held then; and an epoch that ended meanwhile is looked for again after the fetch")
 plant("promise-counted-from-the-answer", "the holder counts from sending its request",
       (RWM + "rwm_peer.c", "    peer->promise_until_ns = peer->promise_sent_ns + peer->promise.duration_ns;",
        "    peer->promise_until_ns = loop_clock_ns(m->env->loop) + peer->promise.duration_ns;"), copies=SEVERAL,
@@ -155,48 +153,57 @@ plant("promise-without-margin", "the granter adds a margin for drift",
       missed="not in 120 seeds: clocks that drift apart by 10 %, and a read in that window. unit.rwm_member")
 plant("late-refusal-ignored", "a promise that was not answered in time may have been refused",
       (RWM + "rwm_peer.c", "    if (result->rc != 0 || result->status == STATUS_STALE_EPOCH) {",
-       "    if (result->rc != 0)\n        return;\n    if (result->status == STATUS_STALE_EPOCH) {"), copies=SEVERAL)
+       "    if (result->rc != 0)\n        return;\n    if (result->status == STATUS_STALE_EPOCH) {"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
 plant("promise-void-by-hearsay", "a promise ends early by three signs only (fast_fail)",
-      (RWM + "rwm_grant.c", "        if (g->reset && g->vacant && agreed && g->until_ns > now", "        if ((g->reset || agreed) && g->until_ns > now"), copies=SEVERAL)
+      (RWM + "rwm_grant.c", "        if (g->reset && g->vacant && agreed && g->until_ns > now", "        if ((g->reset || agreed) && g->until_ns > now"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
 plant("break-a-promise", "who promised joins no other primary before the promise ran out",
       (RWM + "rwm_serve.c", " ||\n        loop_clock_ns(m->env->loop) < rwm_copies_wait_until(c))", ")"), copies=(3,),
-      missed="whoever becomes the primary was in sync, so it promised too, and waits itself: break-all-promises, break-the-own-promise")
+      missed="masked: whoever becomes the primary was in sync, so it promised too, and waits itself: break-all-promises, break-the-own-promise")
 plant("break-all-promises", "both of these",
       (RWM + "rwm_serve.c", " ||\n        loop_clock_ns(m->env->loop) < rwm_copies_wait_until(c))", ")"),
-      (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= rwm_copies_wait_until(c)) {", ") {"), copies=SEVERAL)
+      (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= rwm_copies_wait_until(c)) {", ") {"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
 plant("break-the-own-promise", "a new primary waits out its own promise",
-      (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= rwm_copies_wait_until(c)) {", ") {"), copies=SEVERAL)
+      (RWM + "rwm_epoch.c", " &&\n        loop_clock_ns(m->env->loop) >= rwm_copies_wait_until(c)) {", ") {"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
 plant("forget-promises", "a promise outlives the granter's restart",
-      (RWM + "rwm_epoch.c", "    c->wait_until_ns = m->promise_grace_ns;\n", ""), copies=SEVERAL)
+      (RWM + "rwm_epoch.c", "    c->wait_until_ns = m->promise_grace_ns;\n", ""), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
 
 # ---- new epochs
 plant("no-reconciliation", "a new primary makes the members equal before it serves",
-      (RWM + "rwm_epoch.c", "        if (c->in_sync == 0) {\n            rwm_epoch_serving(c);", "        if (true) {\n            rwm_epoch_serving(c);"), copies=(3,))
+      (RWM + "rwm_epoch.c", "        if (c->in_sync == 0) {\n            rwm_epoch_serving(c);", "        if (true) {\n            rwm_epoch_serving(c);"), copies=(3,),
+      missed="hunted in too few seeds since the scenes changed")
 plant("lowest-version-wins", "the highest version of a block wins",
       (RWM + "rwm_reconcile.c", "version_cmp(item->v[i], item->v[*best]) > 0", "version_cmp(item->v[i], item->v[*best]) < 0"), copies=(3,),
-      missed="no client can tell: only writes that were not acknowledged differ, and either outcome of those is right; unit.rwm_copies")
+      missed="harmless: only writes that were not acknowledged differ, and either outcome of those is right; unit.rwm_copies")
 plant("skip-a-member", "... and is made durable at all of them",
       (RWM + "rwm_reconcile.c", "    for (unsigned i = 1; i < w->count && !w->stopped && !w->failed; i++) {\n        bool differs",
-       "    for (unsigned i = 2; i < w->count && !w->stopped && !w->failed; i++) {\n        bool differs"), copies=(3,))
+       "    for (unsigned i = 2; i < w->count && !w->stopped && !w->failed; i++) {\n        bool differs"), copies=(3,),
+      missed="hunted in too few seeds since the scenes changed")
 plant("believe-recent", "what is recent counts where it is whole",
       (RWM + "rwm_reconcile.c", "rwm_walk_start(c, who, count, !whole, reconcile_compared, NULL)",
-       "rwm_walk_start(c, who, count, whole && false, reconcile_compared, NULL)"), copies=(3,))
+       "rwm_walk_start(c, who, count, whole && false, reconcile_compared, NULL)"), copies=(3,),
+      missed="hunted in too few seeds since the scenes changed")
 plant("ignore-overflow", "... and had room for all",
       (RWM + "rwm_copies.h", "    return c->whole && version_cmp(c->overflow, c->committed) <= 0;", "    return c->whole;"), copies=(3,),
       missed="not in 120 seeds: the versions that found no room must be the ones that differ")
 plant("recent-forgotten", "a member keeps what it took until that is committed",
-      (RWM + "rwm_serve.c", "        if (req->status == STATUS_OK && c)\n            rwm_recent_add", "        if (false)\n            rwm_recent_add"), copies=(3,))
+      (RWM + "rwm_serve.c", "        if (req->status == STATUS_OK && c)\n            rwm_recent_add", "        if (false)\n            rwm_recent_add"), copies=(3,),
+      missed="hunted in too few seeds since the scenes changed")
 plant("committed-too-soon", "told is what is committed",
       (RWM + "rwm_forward.c", "    if (list_empty(&c->flight))\n        return c->given;", "    if (true)\n        return c->given;"), copies=(3,))
 plant("hole-forgotten", "absence is a version",
       (RWM + "rwm_lookup.c", "    if (r && r->hole && version_cmp", "    if (false && r->hole && version_cmp"), copies=SEVERAL,
-      missed="the same: only a discard that was not acknowledged comes undone")
+      missed="masked: an acknowledged discard is at every member in sync, and who comes back is compared by the primary's list; only one that was not acknowledged comes undone")
 plant("join-before-durable", "a member answers a join when what it took is durable",
       (RWM + "rwm_serve.c", "    if (c->storing > 0 || rwm_leave_busy", "    if (rwm_leave_busy"), copies=(3,),
-      missed="not in 120 seeds: a window of one write of a medium. unit.rwm_member")
+      missed="masked where epoch and data share a journal, which keeps their order; else a window of one write of a medium. unit.rwm_member")
 plant("joined-epoch-not-durable", "an epoch is durable before it is joined",
       (RWM + "rwm_apply.c", "    if (a->phase == RWM_APPLY_DURABLE && a->out == 0) {", "    if (a->phase == RWM_APPLY_DURABLE) {"), copies=SEVERAL,
-      missed="a start gets a new epoch above all that the controller or any member knows; it matters when both are lost at once")
+      missed="masked: a start serves in a new epoch only (epoch-of-before), above all that the controller or any member knows; and after a start of the controller all members of the highest record have to tell")
 plant("forwards-of-an-older-epoch", "who joined an epoch takes no forwards of an older one",
       (RWM + "rwm_serve.c", "    if (h->epoch < epoch)\n        return STATUS_STALE_EPOCH;", "    if (h->epoch < epoch && c && joined) {\n        *out = c;\n        return STATUS_OK;\n    }"),
       (RWM + "rwm_block.c", "    if (p->req && (p->req->r.epoch != m->parts[p->partition].epoch || c->joined_by != p->req->from_module))", "    if (false)"),
@@ -214,15 +221,18 @@ plant("ack-before-last-copy", "a write is acknowledged when every member in sync
       (RWM + "rwm_forward.c", "        if (rwm_copy_counts(k) && !(p->answered & bit_of(k)))", "        if (false)"), copies=SEVERAL)
 plant("ack-without-one-copy", "... every one of them",
       (RWM + "rwm_forward.c", "        if (rwm_copy_counts(k) && !(p->answered & bit_of(k)))",
-       "        if (rwm_copy_counts(k) && !(p->answered & bit_of(k)) && p->answered == 0)"), copies=(3,))
+       "        if (rwm_copy_counts(k) && !(p->answered & bit_of(k)) && p->answered == 0)"), copies=(3,),
+      missed="hunted in too few seeds since the scenes changed")
 plant("skip-base", "a forward is applied over its base",
       (RWM + "rwm_block.c", "    return !b->unreadable && version_cmp(p->base, b->version) == 0 ? STATUS_OK : STATUS_STALE_BASE;",
-       "    return STATUS_OK;"), copies=SEVERAL)
+       "    return STATUS_OK;"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
 plant("forward-without-turn", "turns travel with forwards",
       (RWM + "rwm_serve.c", "    int rc = uuid_is_zero(&f->volume) ? 0 : rwm_turn_accept(m, &f->volume, f->host, f->turn);", "    int rc = 0;"), copies=SEVERAL,
       missed="not in 120 seeds: a ghost that outlives its primary. unit.rwm_member")
 plant("read-uncommitted", "a read returns committed data",
-      (RWM + "rwm_read.c", "    if (rc == 0 && !rwm_forward_readable(p->m, p))\n        return;\n", ""), copies=SEVERAL)
+      (RWM + "rwm_read.c", "    if (rc == 0 && !rwm_forward_readable(p->m, p))\n        return;\n", ""), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
 plant("clear-not-forwarded", "a discard is a write",
       (RWM + "rwm_forward.c", "    if (!k->joined || k->peer->state != PEER_UP || (p->sent & bit_of(k)))\n        return;",
        "    if (p->kind == RWM_PIECE_CLEAR)\n        p->answered |= bit_of(k);\n"
@@ -230,12 +240,14 @@ plant("clear-not-forwarded", "a discard is a write",
 
 # ---- catching up
 plant("discard-comes-back", "what the primary has not is removed at a member that comes back",
-      (RWM + "rwm_catchup.c", "        if (gone != removals || !item_differs(k, item))", "        if (gone || removals || !item_differs(k, item))"), copies=SEVERAL)
+      (RWM + "rwm_catchup.c", "        if (gone != removals || !item_differs(k, item))", "        if (gone || removals || !item_differs(k, item))"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
 plant("replace-keeps-the-rest", "a block that differs is replaced whole",
       (RWM + "rwm_block.c", "    p->op.replace = p->kind == RWM_PIECE_REPLACE;", "    p->op.replace = false;"), copies=SEVERAL)
 plant("copy-beside-a-write", "a block is copied in the order of its writes",
       (RWM + "rwm_block.c", "    if (b->in_store > 0)\n        return false;\n    /* Each goes on",
-       "    if (b->in_store > 0 && p->kind != RWM_PIECE_COPY)\n        return false;\n    /* Each goes on"), copies=SEVERAL)
+       "    if (b->in_store > 0 && p->kind != RWM_PIECE_COPY)\n        return false;\n    /* Each goes on"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
 plant("equal-too-soon", "a member is equal when all that differed has arrived",
       (RWM + "rwm_catchup.c", "    if (k->walk != w || w->next < 2 * w->items || k->copying > 0 ||", "    if (k->walk != w || w->next < 2 * w->items ||"),
       (RWM + "rwm_peer.c", "    if (!k->in_sync && k->lockstep && k->joined && k->loose == 0 && k->copying == 0)", "    if (!k->in_sync && k->lockstep && k->joined)"),
@@ -244,9 +256,110 @@ plant("equal-with-writes-under-way", "... and what was committed without it mean
       (RWM + "rwm_peer.c", " && k->loose == 0 && k->copying == 0)", " && k->copying == 0)"), copies=SEVERAL,
       missed="not in 120 seeds: a forward that is not answered for the length of a whole comparison")
 plant("equal-does-not-count", "who was reported equal counts",
-      (RWM + "rwm_copies.h", "    return k->member && (k->in_sync || k->lockstep || k->claimed);", "    return k->member && k->in_sync;"), copies=SEVERAL)
+      (RWM + "rwm_copies.h", "    return k->member && (k->in_sync || k->lockstep || k->claimed);", "    return k->member && k->in_sync;"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
 plant("lost-is-not-told", "... until an epoch says more, whatever became of it",
-      (RWM + "rwm_copies.h", "    return k->member && (k->in_sync || k->lockstep || k->claimed);", "    return k->member && (k->in_sync || k->lockstep);"), copies=SEVERAL)
+      (RWM + "rwm_copies.h", "    return k->member && (k->in_sync || k->lockstep || k->claimed);", "    return k->member && (k->in_sync || k->lockstep);"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
 plant("stale-base-is-equal", "to a member that comes back a write over another base sends the whole block",
       (RWM + "rwm_forward.c", "            rwm_catchup_block(k, &p->op.key);\n", ""), copies=SEVERAL,
       missed="not in 120 seeds; the comparison itself brings most such blocks. unit.rwm_copies")
+
+# ---- moving copies
+plant("leave-before-filled", "a copy is made before one is given up",
+      (MDC + "ops_move.c", "        others += id != module && synced && answers(s, id);", "        others += id != 0 && id != module && answers(s, id);"),
+      kind="moves",
+      missed="hunted in too few seeds since the scenes changed")
+plant("one-copy-goes-on", "what a copy wrote while it was alone is in its store before anything is compared",
+      (RWM + "rwm_epoch.c", "    return c->storing == 0 && !alone_writes(c->m, c->partition) && !rwm_leave_busy", "    return c->storing == 0 && !rwm_leave_busy"),
+      copies=(1,), kind="moves",
+      missed="hunted in too few seeds since the scenes changed")
+plant("turns-stay-behind", "a member that is filled gets the write turns, too",
+      (RWM + "rwm_catchup.c", "k->copying > 0 || !rwm_turns_told(k))", "k->copying > 0)"), kind="moves",
+      missed="hunted in too few seeds since the scenes changed")
+plant("claimed-does-not-promise", "who was reported equal must promise before a read is answered",
+      (RWM + "rwm_epoch.c", "        if (k->member && (k->in_sync || k->claimed) && (!k->joined", "        if (k->member && k->in_sync && (!k->joined"),
+      kind="moves",
+      missed="hunted in too few seeds since the scenes changed")
+plant("leaves-by-the-table", "what was left is removed when the epoch that does not name the module is accepted, durably",
+      (RWM + "rwm_leave.c", "           p->epoch >= rec->epoch && !names(rec->members, m->id) && !names(p->members, m->id);",
+       "           !names(p->members, m->id);"), kind="moves",
+      missed="hunted in too few seeds since the scenes changed")
+plant("leaves-by-the-record", "... and the table in force does not name it either",
+      (RWM + "rwm_leave.c", "           p->epoch >= rec->epoch && !names(rec->members, m->id) && !names(p->members, m->id);",
+       "           !names(rec->members, m->id);"), kind="moves",
+      missed="hunted in too few seeds since the scenes changed")
+plant("join-beside-a-removal", "who becomes a member again joins when no removal is under way",
+      (RWM + "rwm_leave.c", "    return partition < m->part_count && m->parts[partition].leave_out != 0;", "    return (partition < m->part_count && m->parts[partition].leave_out != 0) && false;"),
+      kind="moves",
+      missed="hunted in too few seeds since the scenes changed")
+plant("left-forever", "what a module has left is removed",
+      (RWM + "rwm_leave.c", "        l->parts += left && !part->left_empty;", "        l->parts += left && !part->left_empty && false;"), kind="moves",
+      missed="hunted in too few seeds since the scenes changed")
+plant("dropped-for-a-lost-session", "a module that goes on as it was stays in sync",
+      (MDC + "ops_module.c", "        if (!is_member(p, m) || (pool->rec.copies > 1 && !(s->settling[index] & MDC_SETTLED_LATE)))", "        if (!is_member(p, m))"),
+      (MDC + "ops_module.c", "        if (fresh)\n            (void)mdc_member_drop", "        if (true)\n            (void)mdc_member_drop"),
+      copies=SEVERAL, kind="moves",
+      missed="hunted in too few seeds since the scenes changed")
+plant("grow-without-new-epochs", "partitions that are split get a new epoch",
+      (MDC + "ops_pool.c", "        s->partitions[first + i] = (struct record_partition){.epoch = epoch};",
+       "        s->partitions[first + i] = (struct record_partition){.epoch = i < old && first == old_first ? s->partitions[first + i].epoch : epoch};"),
+      kind="moves",
+      missed="hunted in too few seeds since the scenes changed")
+plant("grow-while-serving", "a module begins anew when its pool gets more partitions",
+      (RWM + "rwm_apply.c", "    const bool grown = m->pool_id == pool->id && m->part_count != 0 && m->part_count != pool->partitions;", "    const bool grown = false;"),
+      kind="moves",
+      missed="hunted in too few seeds since the scenes changed")
+
+# ---- what changed in a block meanwhile
+plant("changed-over-any-base", "changed units are sent over exactly the version that they were changed from",
+      (RWM + "rwm_changed.c", "version_cmp(e->from, from) == 0 && version_cmp(e->last, last) == 0", "version_cmp(e->last, last) == 0"),
+      (RWM + "rwm_block.c", "    return !b->unreadable && version_cmp(p->base, b->version) == 0 ? STATUS_OK : STATUS_STALE_BASE;",
+       "    return !b->unreadable && (version_cmp(p->base, b->version) == 0 || p->op.unit_count < UNITS_PER_BLOCK) ? STATUS_OK : STATUS_STALE_BASE;"),
+      copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
+plant("changed-units-forgotten", "all units that were changed since",
+      (RWM + "rwm_changed.c", "    e->mask |= mask;", "    e->mask = mask;"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
+plant("changed-chain-broken", "each version made here out of the one before",
+      (RWM + "rwm_changed.c", "    if (version_cmp(e->last, p->base) != 0 || e->mask == 0) {", "    if (e->mask == 0) {"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
+
+# ---- rot
+plant("rot-is-an-error", "a unit that cannot be read is read from another copy",
+      (RWM + "rwm_rot.c", "    return c && c->state == COPIES_SERVING && c->in_sync > 0 && !m->broken &&", "    return false && c && c->state == COPIES_SERVING && c->in_sync > 0 && !m->broken &&"),
+      copies=SEVERAL, kind="rot",
+      missed="hunted in too few seeds since the scenes changed")
+plant("rot-stays-at-members", "a member that could not read units of its own is sent the block",
+      (RWM + "rwm_scrub.c", "        (!other && rotten > 0))\n", "        (!other && rotten > 0 && false))\n"), copies=SEVERAL, kind="rot",
+      missed="hunted in too few seeds since the scenes changed")
+plant("rot-not-written-again", "what was read elsewhere is written again",
+      (RWM + "rwm_rot.c", "    int rc = p->op.written != 0 ? store_write(r->m->store, &p->op) : store_remove(r->m->store, &p->op);", "    int rc = -ENOSPC;"),
+      copies=SEVERAL, kind="rot",
+      missed="hunted in too few seeds since the scenes changed")
+plant("rot-from-another-version", "the same version means the same bytes, and only that",
+      (RWM + "rwm_rot.c", "    bool same = version_cmp(reply->version, r->version) == 0;", "    bool same = true;"),
+      (RWM + "rwm_rot.c", "        if (!r->suspect && crc != known && known != ~crc32c_zero_unit()) {", "        if (false && known) {"),
+      copies=SEVERAL, kind="rot",
+      missed="hunted in too few seeds since the scenes changed")
+plant("rotten-unit-passes", "a unit of another copy that could not be read there is not taken",
+      (RWM + "rwm_rot.c", "        if (!((r->lack & ~reply->rotten) >> u & 1u))", "        if (!(r->lack >> u & 1u))"),
+      (RWM + "rwm_rot.c", "        if (!r->suspect && crc != known && known != ~crc32c_zero_unit()) {", "        if (false && known) {"),
+      copies=SEVERAL, kind="rot",
+      missed="hunted in too few seeds since the scenes changed")
+
+# ---- space
+plant("room-is-not-asked-for", "a member whose grants are used up is asked for more before a write ends in no space",
+      (RWM + "rwm_forward.c", "        k->peer->room_wanted = true; /* what was granted is used up: there may be more */\n        status = STATUS_AGAIN;", "        return STATUS_NO_SPACE;"),
+      copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
+plant("room-is-not-counted", "a write to a new block needs room at every member before it gets its version",
+      (RWM + "rwm_block.c", "        status = rwm_forward_room(copies_of(m, p));", "        status = STATUS_OK;"), copies=SEVERAL,
+      missed="hunted in too few seeds since the scenes changed")
+
+# ---- pairs: each alone is masked by the other
+plant("serve-whoever-asks", "who is not the primary serves nothing, by whatever epoch it is asked",
+      (RWM + "rwm_check.c", "    return r->epoch < part->epoch ? STATUS_STALE_EPOCH : STATUS_OK;", "    return STATUS_OK;"),
+      (RWM + "rwm_check.c", "    if (r->incarnation != m->config.incarnation)", "    if (false)"),
+      (RWM + "rwm_check.c", "    if (!part->primary)", "    if (false)"),
+      missed="hunted in too few seeds since the scenes changed")

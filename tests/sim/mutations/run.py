@@ -94,18 +94,28 @@ class Builder:
 
 
 def runs(program, work, lines, limit, stop, jobs):
-    """Runs lines (seed, copies); returns [(seed, copies, how)] of those that failed, in the order of lines."""
+    """Runs lines (seed, copies, kind); returns [(line, how)] of those that failed, in the order of lines."""
     handle, path = tempfile.mkstemp(dir=work)
     with os.fdopen(handle, "w") as f:
-        f.writelines(f"{seed} {copies}\n" for seed, copies in lines)
+        f.writelines(f"{seed} {copies} {kind}\n" for seed, copies, kind in lines)
     run = subprocess.run([program, "--file", path, "--limit", str(limit), "--jobs", str(jobs)] + (["--stop"] if stop else []),
                          capture_output=True, text=True)
     os.unlink(path)
     bad = {}
-    for m in re.finditer(r"^seed (\d+) copies (\d+) FAILED: (.*)$", run.stdout, re.M):
-        bad[int(m.group(1)), int(m.group(2))] = m.group(3)
+    for m in re.finditer(r"^seed (\d+) copies (\d+) ?(moves|rot|) ?FAILED: (.*)$", run.stdout, re.M):
+        bad[int(m.group(1)), int(m.group(2)), m.group(3)] = m.group(4)
     # only too slow: says more of this machine than of the bug
-    return [(s, c, bad[s, c]) for s, c in lines if (s, c) in bad and not bad[s, c].startswith("took too long")]
+    return [(line, bad[line]) for line in lines if line in bad and not bad[line].startswith("took too long")]
+
+
+def spell(line):
+    """(seed, copies, kind) as killers.txt has it."""
+    return "/".join(str(x) for x in line if x != "")
+
+
+def unspell(word):
+    seed, copies, *kind = word.split("/")
+    return int(seed), int(copies), kind[0] if kind else ""
 
 
 def read_killers():
@@ -115,16 +125,16 @@ def read_killers():
             for line in f:
                 words = line.split("#")[0].split()
                 if words:
-                    table[words[0]] = ([tuple(map(int, w.split("/"))) for w in words[1:]], line.split("#", 1)[1].strip())
+                    table[words[0]] = ([unspell(w) for w in words[1:]], line.split("#", 1)[1].strip())
     return table
 
 
 def write_killers(table):
     with open(KILLERS, "w") as f:
-        f.write("# NAME SEED/COPIES ... # how the first of them fails. Written by run.py --hunt.\n")
+        f.write("# NAME SEED/COPIES[/moves|/rot] ... # how the first of them fails. Written by run.py --hunt.\n")
         for name in [m["name"] for m in MUTATIONS if m["name"] in table]:
             seeds, how = table[name]
-            f.write(f"{name} {' '.join(f'{s}/{c}' for s, c in seeds)} # {how}\n")
+            f.write(f"{name} {' '.join(spell(s) for s in seeds)} # {how}\n")
 
 
 def brief(how):
@@ -138,17 +148,16 @@ def copies_of(mutation, seed):
 
 def hunt(program, plain, work, mutation, first, seeds, jobs):
     """(killers, how the first failed, seeds tried)"""
-    found, tried, chunk = [], 0, 40
-    while tried < seeds and len(found) < ENOUGH and not (found and tried >= 200):
+    found, tried, chunk = [], 0, 20
+    while tried < seeds and len(found) < ENOUGH and not (found and tried >= 100):
         n = min(chunk, seeds - tried)
-        lines = [(s, copies_of(mutation, s)) for s in range(first + tried, first + tried + n)]
+        lines = [(s, copies_of(mutation, s), mutation["kind"]) for s in range(first + tried, first + tried + n)]
         bad = runs(program, work, lines, 60, False, jobs)
-        innocent = {(s, c) for s, c, _ in runs(plain, work, [(s, c) for s, c, _ in bad[:ENOUGH + 3]], 60, False, jobs)} if bad else ()
-        found += [b for b in bad[:ENOUGH + 3] if b[:2] not in innocent]
+        innocent = {line for line, _ in runs(plain, work, [b[0] for b in bad[:ENOUGH + 3]], 60, False, jobs)} if bad else ()
+        found += [b for b in bad[:ENOUGH + 3] if b[0] not in innocent]
         tried += n
-        if len(found) == 0 or tried >= 200:
-            chunk = 100
-    return found[:ENOUGH], brief(found[0][2]) if found else "", tried
+        chunk = 20 if tried < 60 else 60
+    return found[:ENOUGH], brief(found[0][1]) if found else "", tried
 
 
 def one(builder, work, mutation, a, table):
@@ -162,7 +171,7 @@ def one(builder, work, mutation, a, table):
             found, how, tried = hunt(program, builder.plain, work, mutation, a.first, a.seeds, a.jobs_each)
             if not found:
                 return name, f"not in {tried} seeds ({time.time() - begun:.0f} s)", []
-            return name, None, ([(s, c) for s, c, _ in found], f"{how} ({len(found)} of {tried})")
+            return name, None, ([b[0] for b in found], f"{how} ({len(found)} of {tried})")
         if name not in table:
             return name, None if mutation.get("missed") else "no seed is known", None
         bad = runs(program, work, table[name][0], 60, True, 1)
@@ -194,14 +203,14 @@ def main():
     if a.table:
         for m in MUTATIONS:
             seeds, how = table.get(m["name"], (None, None))
-            found = f"{seeds[0][0]} ({seeds[0][1]})" if seeds else "no: " + m.get("missed", "?")
+            found = f"{seeds[0][0]} ({' '.join(str(x) for x in seeds[0][1:] if x != '')})" if seeds else "no: " + m.get("missed", "?")
             print(f"| {m['name']} | {m['contract']} | {found} |")
         return 0
     builder = Builder(a.build)
     with tempfile.TemporaryDirectory() as work, concurrent.futures.ThreadPoolExecutor(a.jobs) as pool:
         if not a.hunt:
-            for seed, copies, how in unchanged(builder, work, {m["name"]: table[m["name"]] for m in chosen if m["name"] in table}):
-                print(f"seed {seed} copies {copies} fails without any bug planted: {how[:200]}", flush=True)
+            for line, how in unchanged(builder, work, {m["name"]: table[m["name"]] for m in chosen if m["name"] in table}):
+                print(f"seed {spell(line)} fails without any bug planted: {how[:200]}", flush=True)
                 missed += 1
         for name, error, result in pool.map(lambda m: one(builder, work, m, a, table), chosen):
             if error:
@@ -212,7 +221,7 @@ def main():
             elif result:
                 table[name] = result
                 write_killers(table)
-                print(f"{name}: {' '.join(f'{s}/{c}' for s, c in result[0])} # {result[1]}", flush=True)
+                print(f"{name}: {' '.join(spell(s) for s in result[0])} # {result[1]}", flush=True)
             elif not a.hunt:
                 print(f"{name}: found" if name in table else f"{name}: known not to be found", flush=True)
         if a.hunt:
