@@ -34,7 +34,8 @@
         F(st, "sleft", U32, care.scrub_left), F(st, "sblk", U64, care.scrub_blocks),                         \
         F(st, "srot", U64, care.scrub_rotten), F(st, "srep", U64, care.scrub_repaired),                      \
         F(st, "slost", U64, care.scrub_lost), F(st, "sdiff", U64, care.scrub_differing),                     \
-        F(st, "send", U64, care.scrub_ended_ns), F(st, "full", U8, care.full)
+        F(st, "send", U64, care.scrub_ended_ns), F(st, "full", U8, care.full),                               \
+        F(st, "cdone", U64, care.recover_done)
 
 TYPE(empty, WIRE_END);
 TYPE(error, R(error, "text", STR, text), WIRE_END);
@@ -69,6 +70,11 @@ static const struct wire_field mdc_ahead_fields[] = {R(ahead, "vol", BIN, volume
                                                      R(ahead, "gen", U64, generation), WIRE_END};
 static const struct wire_type mdc_ahead_item = {
     .name = "mdc_ahead", .size = sizeof(struct mdc_ahead), .fields = mdc_ahead_fields};
+static const struct wire_field mdc_recovery_fields[] = {
+    R(recovery, "part", U32, partition), R(recovery, "mem", U32, member), F(recovery, "left", U64, left),
+    F(recovery, "done", U64, done), WIRE_END};
+static const struct wire_type mdc_recovery_item = {
+    .name = "mdc_recovery", .size = sizeof(struct mdc_recovery), .fields = mdc_recovery_fields};
 TYPE(module_heartbeat_request, R(module_heartbeat_request, "mod", U32, module),
      R(module_heartbeat_request, "inc", U64, incarnation),
      R(module_heartbeat_request, "aterm", U64, applied_term),
@@ -85,6 +91,7 @@ TYPE(module_heartbeat_request, R(module_heartbeat_request, "mod", U32, module),
      F(module_heartbeat_request, "gen", U64, highest_generation),
      F(module_heartbeat_request, "turn", U64, highest_turn),
      WIRE_A(struct mdc_module_heartbeat_request, "ahead", ahead, ahead_count, &mdc_ahead_item),
+     WIRE_A(struct mdc_module_heartbeat_request, "recov", recoveries, recovery_count, &mdc_recovery_item),
      CARE(module_heartbeat_request), WIRE_END);
 TYPE(module_heartbeat_reply, R(module_heartbeat_reply, "term", U64, term),
      R(module_heartbeat_reply, "ver", U64, version), F(module_heartbeat_reply, "again", BOOL, register_again),
@@ -129,7 +136,9 @@ INFO(pool_list_reply, pool_info, R(pool_info, "id", U32, id), R(pool_info, "name
      F(pool_info, "prov", U64, provisioned_bytes), F(pool_info, "serv", U32, partitions_served),
      F(pool_info, "mjoin", U32, moves_joining), F(pool_info, "mwait", U32, moves_waiting),
      F(pool_info, "mleav", U32, moves_leaving), F(pool_info, "mstuck", U32, moves_stuck),
-     F(pool_info, "mmiss", U32, moves_missing), F(pool_info, "away", U32, modules_away), WIRE_END);
+     F(pool_info, "mmiss", U32, moves_missing), F(pool_info, "away", U32, modules_away),
+     F(pool_info, "cmiss", U32, copies_missing), F(pool_info, "cgo", U64, recover_blocks),
+     F(pool_info, "cdone", U64, recover_done), F(pool_info, "crate", U64, recover_rate), WIRE_END);
 TYPE(pool_reply, WIRE_M(struct mdc_pool_reply, "pool", pool, &mdc_pool_list_reply_item, true), WIRE_END);
 LIST(pool_list_reply);
 
@@ -188,7 +197,9 @@ TYPE(cluster_status_reply, R(cluster_status_reply, "cluster", BIN, cluster),
      F(cluster_status_reply, "full", U32, modules_full), F(cluster_status_reply, "miss", U32, copies_missing),
      F(cluster_status_reply, "go", U64, recover_blocks), F(cluster_status_reply, "rate", U64, recover_rate),
      F(cluster_status_reply, "lost", U64, lost), F(cluster_status_reply, "diff", U64, differing),
-     F(cluster_status_reply, "scrubs", U32, scrubs), WIRE_END);
+     F(cluster_status_reply, "scrubs", U32, scrubs), F(cluster_status_reply, "idles", U32, modules_idle),
+     F(cluster_status_reply, "idle", U32, idle), F(cluster_status_reply, "dmgs", U32, modules_damaged),
+     F(cluster_status_reply, "dmg", U32, damaged), WIRE_END);
 INFO(module_list_reply, module_info, R(module_info, "id", U32, id), F(module_info, "pool", U32, pool),
      F(module_info, "name", STR, name), F(module_info, "host", STR, host), F(module_info, "rack", STR, rack),
      F(module_info, "pname", STR, pool_name), F(module_info, "kind", U8, kind),
@@ -219,7 +230,9 @@ TYPE(module_reply, WIRE_M(struct mdc_module_reply, "mod", module, &mdc_module_li
 INFO(partition_list_reply, partition_info, R(partition_info, "pool", U32, pool),
      R(partition_info, "idx", U32, index), F(partition_info, "prim", U32, primary),
      R(partition_info, "epoch", U64, epoch), WIRE_N(struct mdc_partition_info, "mem", members, member_count),
-     F(partition_info, "serv", BOOL, served), WIRE_END);
+     F(partition_info, "serv", BOOL, served), F(partition_info, "sy", U8, in_sync),
+     F(partition_info, "lf", U32, recover_left), F(partition_info, "dn", U32, recover_done),
+     F(partition_info, "se", U32, recover_s), WIRE_END);
 LIST(partition_list_reply);
 TYPE(partition_show_request, F(partition_show_request, "pool", STR, pool),
      F(partition_show_request, "vol", STR, volume), F(partition_show_request, "idx", U32, index),
@@ -228,7 +241,9 @@ INFO(partition_show_reply, partition_member, R(partition_member, "mod", U32, mod
      F(partition_member, "name", STR, name), F(partition_member, "host", STR, host),
      F(partition_member, "rack", STR, rack), F(partition_member, "state", U8, state),
      F(partition_member, "sync", BOOL, in_sync), F(partition_member, "leav", BOOL, leaving),
-     F(partition_member, "prim", BOOL, primary), F(partition_member, "why", STR, why), WIRE_END);
+     F(partition_member, "prim", BOOL, primary), F(partition_member, "why", STR, why),
+     F(partition_member, "left", U64, recover_left), F(partition_member, "done", U64, recover_done),
+     F(partition_member, "secs", U64, recover_s), WIRE_END);
 TYPE(partition_show_reply, R(partition_show_reply, "pool", STR, pool),
      R(partition_show_reply, "idx", U32, index), R(partition_show_reply, "epoch", U64, epoch),
      F(partition_show_reply, "serv", BOOL, served), F(partition_show_reply, "rule", STR, rule),

@@ -95,12 +95,19 @@ struct mdc_care {
     uint64_t recover_blocks; /* that are known to be still to be sent to them */
     uint64_t recover_rate;   /* bytes a second, of late */
     uint64_t recovered_bytes;
+    uint64_t recover_done; /* blocks sent since all copies were in sync last */
     bool scrub_running;
     uint32_t scrub_parts, scrub_left; /* partitions */
     uint64_t scrub_blocks, scrub_rotten, scrub_repaired, scrub_lost, scrub_differing;
     uint64_t scrub_ended_ns; /* wall time; 0 = none since the start */
     uint8_t full;            /* 1: above the setting that warns, 2: above the one that alarms */
 };
+/* A member that the module is bringing up, as the primary of the partition: compared, and how far it is. */
+struct mdc_recovery {
+    uint32_t partition, member; /* index in the pool; module id */
+    uint64_t left, done;        /* blocks */
+};
+#define MDC_RECOVERIES 16
 #define MDC_SCRUB_STOP 1u
 #define MDC_AHEAD_MAX  16
 struct mdc_module_heartbeat_request {
@@ -117,6 +124,8 @@ struct mdc_module_heartbeat_request {
     struct mdc_ahead ahead[MDC_AHEAD_MAX]; /* some of those; nothing is confirmed while there are any */
     uint32_t ahead_count;
     struct mdc_care care;
+    struct mdc_recovery recoveries[MDC_RECOVERIES]; /* some of those under way */
+    uint32_t recovery_count;
 };
 struct mdc_module_heartbeat_reply {
     uint64_t term, version;
@@ -210,6 +219,9 @@ struct mdc_pool_info {
     uint32_t moves_stuck;   /* partitions that should move, and nobody who answers has a copy */
     uint32_t moves_missing; /* copies of each partition that no module is there for */
     uint32_t modules_away;  /* whose copies are made elsewhere */
+    /* As its modules tell (struct mdc_care), added up. */
+    uint32_t copies_missing;
+    uint64_t recover_blocks, recover_done, recover_rate;
 };
 struct mdc_pool_reply {
     struct mdc_pool_info pool;
@@ -323,6 +335,8 @@ struct mdc_cluster_status_reply {
     char meta_store[MDC_NAME_MAX];
     uint32_t partitions_unsettled; /* about which nothing is decided before their members were heard */
     char waits[224];               /* for whom, for one of them */
+    /* Modules that are down and in no pool, and that say that their store is damaged; one of each. */
+    uint32_t modules_idle, idle, modules_damaged, damaged;
 };
 struct mdc_module_info {
     uint32_t id, pool;
@@ -384,6 +398,9 @@ struct mdc_partition_info {
     uint32_t members[8];
     uint32_t member_count;
     bool served;
+    uint8_t in_sync; /* bits by place in members */
+    /* Members that are brought up: blocks left and sent, and how long it may take; 0 = not known */
+    uint32_t recover_left, recover_done, recover_s;
 };
 struct mdc_partition_list_reply {
     struct mdc_partition_info items[64];
@@ -401,7 +418,8 @@ struct mdc_partition_member {
     char name[MDC_NAME_MAX], host[MDC_NAME_MAX], rack[MDC_NAME_MAX];
     uint8_t state; /* enum table_module_state */
     bool in_sync, leaving, primary;
-    char why[224]; /* it is here, in words */
+    char why[224];                                  /* it is here, in words */
+    uint64_t recover_left, recover_done, recover_s; /* it is brought up: as in mdc_partition_info */
 };
 struct mdc_partition_show_reply {
     char pool[MDC_NAME_MAX];

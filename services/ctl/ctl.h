@@ -188,6 +188,9 @@ enum ctl_exit ctl_wait_moves(struct ctl *ctl, const char *pool, uint32_t module,
 /* Words for the numbers of table.h; "unknown" for others. */
 const char *ctl_module_kind_name(unsigned kind);
 const char *ctl_media_name(unsigned media);
+/* Of blocks that are to be sent to copies that are not in sync: how many percent have been. 100: none is
+ * left. */
+uint32_t ctl_percent(uint64_t left, uint64_t done);
 const char *ctl_module_state_name(unsigned state);
 const char *ctl_volume_state_name(unsigned state);
 /* "tcp:127.0.0.1:7100" of an address in a message; out holds at least 64 bytes. */

@@ -13,8 +13,16 @@
 static const struct sheet_column list_columns[] = {
     {"pool", "POOL", SHEET_NUMBER},        {"index", "INDEX", SHEET_NUMBER},
     {"epoch", "EPOCH", SHEET_NUMBER},      {"primary", "PRIMARY", SHEET_NUMBER},
-    {"members", "MEMBERS", SHEET_NUMBERS}, {"served", "SERVED", SHEET_BOOL},
+    {"members", "MEMBERS", SHEET_NUMBERS}, {"in_sync", "IN SYNC", SHEET_NUMBERS},
+    {"served", "SERVED", SHEET_BOOL},      {"sent_percent", "SENT %", SHEET_NUMBER},
+    {"blocks_left", "LEFT", SHEET_NUMBER}, {"seconds_left", "SECONDS", SHEET_NUMBER},
 };
+
+/* Of what one that is not in sync lacks; 0 too while nobody knows yet how much that is. */
+static uint32_t sent_percent(uint64_t left, uint64_t done, bool in_sync)
+{
+    return in_sync ? 100 : left + done == 0 ? 0 : ctl_percent(left, done);
+}
 
 static void add_partitions(void *arg, const void *reply)
 {
@@ -26,8 +34,16 @@ static void add_partitions(void *arg, const void *reply)
         sheet_add_number(s, p->index);
         sheet_add_number(s, p->epoch);
         sheet_add_number(s, p->primary);
+        uint32_t in_sync[ARRAY_LEN(p->members)], count = 0;
+        for (uint32_t k = 0; k < p->member_count; k++)
+            if (p->in_sync >> k & 1u)
+                in_sync[count++] = p->members[k];
         sheet_add_numbers(s, p->members, p->member_count);
+        sheet_add_numbers(s, in_sync, count);
         sheet_add_bool(s, p->served);
+        sheet_add_number(s, sent_percent(p->recover_left, p->recover_done, count == p->member_count));
+        sheet_add_number(s, p->recover_left);
+        sheet_add_number(s, p->recover_s);
     }
 }
 
@@ -140,14 +156,41 @@ static const struct sheet_column show_columns[] = {
     {"rule", "rule", SHEET_TEXT},          {"members", "members", SHEET_NUMBERS},
     {"in_sync", "in sync", SHEET_NUMBERS}, {"primary", "primary", SHEET_NUMBER},
     {"why", "why", SHEET_LINES},           {"moves", "moves", SHEET_LINES},
-    {"waits", "waits", SHEET_TEXT},
+    {"waits", "waits", SHEET_TEXT},        {"catch_up", "catch-up", SHEET_LINES},
+    {"sent_percent", NULL, SHEET_NUMBER},  {"blocks_left", NULL, SHEET_NUMBER},
+    {"seconds_left", NULL, SHEET_NUMBER},
 };
+
+/* A line for each member that is not in sync. */
+static void tell_catch_up(const struct mdc_partition_show_reply *r, char *out, size_t cap)
+{
+    size_t n = 0;
+    out[0] = '\0';
+    for (uint32_t i = 0; i < r->member_count && n < cap; i++) {
+        const struct mdc_partition_member *m = &r->members[i];
+        if (m->in_sync)
+            continue;
+        n += (size_t)snprintf(out + n, cap - n, "%smodule %u is not in sync: ", n > 0 ? "\n" : "", m->module);
+        if (n >= cap)
+            return;
+        if (m->recover_left + m->recover_done == 0)
+            n += (size_t)snprintf(out + n, cap - n, "it waits, or is being compared");
+        else if (m->recover_s == 0)
+            n += (size_t)snprintf(out + n, cap - n, "%u %% sent, %" PRIu64 " blocks left",
+                                  ctl_percent(m->recover_left, m->recover_done), m->recover_left);
+        else
+            n += (size_t)snprintf(
+                out + n, cap - n, "%u %% sent, %" PRIu64 " blocks left, about %" PRIu64 " s",
+                ctl_percent(m->recover_left, m->recover_done), m->recover_left, m->recover_s);
+    }
+}
 
 static enum ctl_exit print_partition(struct ctl *ctl, const struct mdc_partition_show_reply *r)
 {
     struct sheet s;
     uint32_t ids[ARRAY_LEN(r->members)], in_sync[ARRAY_LEN(r->members)], synced = 0, primary = 0;
-    char why[4096] = "";
+    char why[4096] = "", catch_up[1024];
+    uint64_t left = 0, done = 0, seconds = 0;
     size_t len = 0;
     for (uint32_t i = 0; i < r->member_count; i++) {
         const struct mdc_partition_member *m = &r->members[i];
@@ -155,6 +198,9 @@ static enum ctl_exit print_partition(struct ctl *ctl, const struct mdc_partition
         if (m->in_sync)
             in_sync[synced++] = m->module;
         primary = m->primary ? m->module : primary;
+        left += m->recover_left;
+        done += m->recover_done;
+        seconds = max_u64(seconds, m->recover_s);
         const int n = snprintf(why + len, sizeof(why) - len, "%s%u (%s of %s%s%s, %s): %s", i > 0 ? "\n" : "",
                                m->module, m->name, m->host, m->rack[0] != '\0' ? " in rack " : "", m->rack,
                                ctl_module_state_name(m->state), m->why);
@@ -172,6 +218,11 @@ static enum ctl_exit print_partition(struct ctl *ctl, const struct mdc_partition
     sheet_add_text(&s, why);
     sheet_add_text(&s, r->moves[0] != '\0' ? r->moves : "none");
     sheet_add_text(&s, r->waits);
+    tell_catch_up(r, catch_up, sizeof(catch_up));
+    sheet_add_text(&s, catch_up);
+    sheet_add_number(&s, sent_percent(left, done, synced == r->member_count));
+    sheet_add_number(&s, left);
+    sheet_add_number(&s, seconds);
     return ctl_print_record(ctl, &s);
 }
 

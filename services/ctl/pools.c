@@ -1,6 +1,7 @@
 /* pools.c: sets of modules that volumes are placed on. */
 #include "services/ctl/ctl.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -74,9 +75,10 @@ enum ctl_exit ctl_pool_list(struct ctl *ctl, char *const *args)
 static const struct sheet_column status_columns[] = {
     {"name", "name", SHEET_TEXT},
     {"moves", "moves", SHEET_LINES},
+    {"catch_up", "copies", SHEET_TEXT},
     {"modules", "modules", SHEET_NUMBER},
     {"modules_away", "modules replaced", SHEET_NUMBER},
-    {"copies", "copies", SHEET_NUMBER},
+    {"copies", "copies kept", SHEET_NUMBER},
     {"min_copies", "copies needed to write", SHEET_NUMBER},
     {"partitions", "partitions", SHEET_NUMBER},
     {"partitions_served", "partitions served", SHEET_NUMBER},
@@ -87,7 +89,37 @@ static const struct sheet_column status_columns[] = {
     {"moves_missing", "copies without a module", SHEET_NUMBER},
     {"used_bytes", "used", SHEET_BYTES},
     {"capacity_bytes", "capacity", SHEET_BYTES},
+    {"copies_missing", "copies not in sync", SHEET_NUMBER},
+    {"sent_percent", NULL, SHEET_NUMBER},
+    {"blocks_left", NULL, SHEET_NUMBER},
+    {"bytes_s", NULL, SHEET_NUMBER},
+    {"seconds_left", NULL, SHEET_NUMBER},
 };
+
+static uint64_t seconds_left(const struct mdc_pool_info *p)
+{
+    return p->recover_rate != 0 && p->recover_blocks != 0
+               ? p->recover_blocks * BLOCK_BYTES / p->recover_rate + 1
+               : 0;
+}
+
+/* How much differs is known of those that have been compared. */
+static void tell_catch_up(const struct mdc_pool_info *p, char *out, size_t cap)
+{
+    char rate[24];
+    if (p->copies_missing == 0)
+        snprintf(out, cap, "all are in sync");
+    else if (p->recover_blocks == 0)
+        snprintf(out, cap, "%u are not in sync: they wait, or are being compared", p->copies_missing);
+    else if (p->recover_rate == 0)
+        snprintf(out, cap, "%u are not in sync: %u %% sent, %" PRIu64 " blocks left so far",
+                 p->copies_missing, ctl_percent(p->recover_blocks, p->recover_done), p->recover_blocks);
+    else
+        snprintf(out, cap,
+                 "%u are not in sync: %u %% sent, %" PRIu64 " blocks left so far, %s/s, about %" PRIu64 " s",
+                 p->copies_missing, ctl_percent(p->recover_blocks, p->recover_done), p->recover_blocks,
+                 format_size(p->recover_rate, rate), seconds_left(p));
+}
 
 static void tell_moves(const struct mdc_pool_info *p, char *out, size_t cap)
 {
@@ -125,7 +157,7 @@ enum ctl_exit ctl_pool_status(struct ctl *ctl, char *const *args)
     static struct mdc_pool_list_reply reply;
     struct mdc_pool_info p = {.id = 0};
     struct sheet s;
-    char moves[256];
+    char moves[256], catch_up[256];
     if (args[0] != NULL && !ctl_name(ctl, p.name, args[0]))
         return CTL_USAGE;
     const enum ctl_exit rc =
@@ -146,10 +178,29 @@ enum ctl_exit ctl_pool_status(struct ctl *ctl, char *const *args)
     sheet_init(&s, status_columns, ARRAY_LEN(status_columns));
     sheet_add_text(&s, p.name);
     sheet_add_text(&s, moves);
-    const uint64_t numbers[] = {p.modules,       p.modules_away,      p.copies,        p.min_copies,
-                                p.partitions,    p.partitions_served, p.moves_joining, p.moves_waiting,
-                                p.moves_leaving, p.moves_stuck,       p.moves_missing, p.used_bytes,
-                                p.capacity_bytes};
+    tell_catch_up(&p, catch_up, sizeof(catch_up));
+    sheet_add_text(&s, catch_up);
+    const uint64_t numbers[] = {p.modules,
+                                p.modules_away,
+                                p.copies,
+                                p.min_copies,
+                                p.partitions,
+                                p.partitions_served,
+                                p.moves_joining,
+                                p.moves_waiting,
+                                p.moves_leaving,
+                                p.moves_stuck,
+                                p.moves_missing,
+                                p.used_bytes,
+                                p.capacity_bytes,
+                                p.copies_missing,
+                                p.copies_missing == 0 ? 100
+                                : p.recover_blocks + p.recover_done == 0
+                                    ? 0
+                                    : ctl_percent(p.recover_blocks, p.recover_done),
+                                p.recover_blocks,
+                                p.recover_rate,
+                                seconds_left(&p)};
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
         sheet_add_number(&s, numbers[i]);
     return ctl_print_record(ctl, &s);

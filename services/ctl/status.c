@@ -28,6 +28,12 @@ const char *ctl_media_name(unsigned media)
     return word(words, ARRAY_LEN(words), media);
 }
 
+uint32_t ctl_percent(uint64_t left, uint64_t done)
+{
+    const uint64_t all = left + done;
+    return left == 0 ? 100 : (uint32_t)min_u64((uint64_t)((double)done * 100 / (double)all), 99);
+}
+
 const char *ctl_module_state_name(unsigned state)
 {
     static const char *const words[] = {
@@ -84,6 +90,8 @@ static const struct sheet_column columns[] = {
     {"lost_units", NULL, SHEET_NUMBER},
     {"differing_blocks", NULL, SHEET_NUMBER},
     {"scrubs", "scrubs running", SHEET_NUMBER},
+    {"modules_idle", NULL, SHEET_NUMBER},
+    {"modules_damaged", NULL, SHEET_NUMBER},
 };
 
 static void problem(char *out, size_t room, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -101,9 +109,22 @@ static void problem(char *out, size_t room, const char *fmt, ...)
 static void find_problems(const struct mdc_cluster_status_reply *r, char *out, size_t room)
 {
     out[0] = '\0';
-    if (r->modules_up < r->modules)
-        problem(out, room, "%u of %u modules are not up (cistern module list)", r->modules - r->modules_up,
-                r->modules);
+    const uint32_t known = r->modules_idle + r->modules_damaged; /* there is more to say of these */
+    if (r->modules_up + known < r->modules)
+        problem(out, room, "%u of %u modules are not up (cistern module list)",
+                r->modules - r->modules_up - known, r->modules);
+    if (r->modules_idle > 0)
+        problem(
+            out, room,
+            "%u modules are down and in no pool; one of them is module %u: start it, or have it forgotten "
+            "(cistern module remove %u)",
+            r->modules_idle, r->idle, r->idle);
+    if (r->modules_damaged > 0)
+        problem(
+            out, room,
+            "%u modules are damaged; one of them is module %u: what it lost is not made anew by itself. With "
+            "several copies empty it (cistern module drain %u), then wipe its disk and add it again",
+            r->modules_damaged, r->damaged, r->damaged);
     if (r->partitions_served < r->partitions)
         problem(out, room, "%u of %u partitions are not served: their I/O waits (cistern partition list)",
                 r->partitions - r->partitions_served, r->partitions);
@@ -142,7 +163,7 @@ enum ctl_exit ctl_status(struct ctl *ctl, char *const *args)
 {
     static struct mdc_cluster_status_reply r;
     const struct mdc_empty nothing = {0};
-    char cluster[33], problems[1024];
+    char cluster[33], problems[2048];
     (void)args;
     const enum ctl_exit rc =
         ctl_call(ctl, MDC_METHOD_CLUSTER_STATUS, &nothing, &r, "read the cluster's status");
@@ -181,7 +202,9 @@ enum ctl_exit ctl_status(struct ctl *ctl, char *const *args)
                                 r.recover_rate,
                                 r.lost,
                                 r.differing,
-                                r.scrubs};
+                                r.scrubs,
+                                r.modules_idle,
+                                r.modules_damaged};
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
         sheet_add_number(&s, numbers[i]);
     return ctl_print_record(ctl, &s);

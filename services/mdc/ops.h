@@ -128,6 +128,12 @@ bool mdc_move_is_due(struct mdc_state *s, uint64_t now_ns);
 bool mdc_module_away(const struct mdc_state *s, const struct mdc_module *m, uint64_t now_ns);
 /* Fills the description of a volume, a pool. */
 void mdc_volume_describe(struct mdc_state *s, const struct mdc_volume *v, struct mdc_volume_info *out);
+/* How far the primary is with bringing up member, or (0) all members of the partition: blocks left and sent,
+ * seconds. All 0: nothing is known. */
+struct mdc_progress {
+    uint64_t left, done, seconds;
+};
+struct mdc_progress mdc_partition_progress(struct mdc_state *s, uint32_t index, uint32_t member);
 void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc_pool_info *out);
 void mdc_module_describe(struct mdc_state *s, const struct mdc_module *m, uint64_t now_ns,
                          struct mdc_module_info *out);

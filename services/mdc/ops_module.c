@@ -252,6 +252,7 @@ uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_
         /* Counters of the process before: with its successor's they would be added up to nonsense. */
         m->reads = m->writes = m->read_bytes = m->write_bytes = m->errors = 0;
         memset(&m->care, 0, sizeof(m->care));
+        m->recovery_count = 0;
         m->told = m->telling = false;
     }
     m->capacity_bytes = rq->capacity_bytes;
@@ -299,6 +300,8 @@ uint32_t mdc_op_module_heartbeat(struct mdc_decision *d, const struct mdc_module
     m->write_bytes = rq->write_bytes;
     m->errors = rq->errors;
     m->care = rq->care;
+    memcpy(m->recoveries, rq->recoveries, sizeof(m->recoveries));
+    m->recovery_count = rq->recovery_count;
     rep->scrub = m->scrub;
     if (m->down || m->damaged != rq->damaged)
         m->publish = true;

@@ -511,6 +511,12 @@ uint32_t mdc_op_partition_show(struct mdc_decision *d, const struct mdc_partitio
         struct mdc_partition_member *out = &rep->members[rep->member_count];
         show_member(d, r->members[k], &story.member[rep->member_count++], out);
         out->primary = out->module == primary;
+        if (out->in_sync)
+            continue;
+        const struct mdc_progress progress = mdc_partition_progress(d->state, index, out->module);
+        out->recover_left = progress.left;
+        out->recover_done = progress.done;
+        out->recover_s = progress.seconds;
     }
     return STATUS_OK;
 }

@@ -53,6 +53,12 @@ void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc
         out->modules++;
         out->capacity_bytes += m->capacity_bytes;
         out->used_bytes += m->used_bytes;
+        if (!mdc_module_serves(m))
+            continue;
+        out->copies_missing += m->care.copies_missing;
+        out->recover_blocks += m->care.recover_blocks;
+        out->recover_done += m->care.recover_done;
+        out->recover_rate += m->care.recover_rate;
     }
     for (uint32_t i = 0; i < s->volume_top; i++) {
         const struct record_volume *v = &s->volumes[i].rec;
@@ -229,6 +235,26 @@ uint32_t mdc_op_module_list(struct mdc_decision *d, const struct mdc_list_reques
     return STATUS_OK;
 }
 
+/* Seconds by the primary's present rate, which all that it brings up share. */
+struct mdc_progress mdc_partition_progress(struct mdc_state *s, uint32_t index, uint32_t member)
+{
+    struct mdc_progress p = {0, 0, 0};
+    const struct mdc_pool *pool = mdc_pool_by_id(s, s->partition_pool[index]);
+    const struct mdc_module *m = mdc_module_by_id(s, mdc_partition_primary(&s->partitions[index]));
+    if (pool == NULL || m == NULL || !mdc_module_serves(m))
+        return p;
+    for (uint32_t i = 0; i < m->recovery_count; i++) {
+        const struct mdc_recovery *r = &m->recoveries[i];
+        if (r->partition != index - pool->rec.first_partition || (member != 0 && r->member != member))
+            continue;
+        p.left += min_u64(r->left, UINT32_MAX);
+        p.done += min_u64(r->done, UINT32_MAX);
+    }
+    if (m->care.recover_rate > 0 && p.left > 0)
+        p.seconds = p.left * BLOCK_BYTES / m->care.recover_rate + 1;
+    return p;
+}
+
 static void partition_describe(struct mdc_state *s, uint32_t index, struct mdc_partition_info *out)
 {
     const struct record_partition *p = &s->partitions[index];
@@ -237,8 +263,14 @@ static void partition_describe(struct mdc_state *s, uint32_t index, struct mdc_p
     out->index = index - s->pools[out->pool - 1].rec.first_partition;
     out->primary = mdc_partition_primary(p);
     out->epoch = p->epoch;
-    for (unsigned k = 0; k < TABLE_MEMBERS_MAX && p->members[k] != 0; k++)
+    for (unsigned k = 0; k < TABLE_MEMBERS_MAX && p->members[k] != 0; k++) {
+        out->in_sync = (uint8_t)(out->in_sync | (p->members[k] & TABLE_MEMBER_IN_SYNC ? 1u : 0u) << k);
         out->members[out->member_count++] = TABLE_MEMBER_ID(p->members[k]);
+    }
+    const struct mdc_progress progress = mdc_partition_progress(s, index, 0);
+    out->recover_left = (uint32_t)min_u64(progress.left, UINT32_MAX);
+    out->recover_done = (uint32_t)min_u64(progress.done, UINT32_MAX);
+    out->recover_s = (uint32_t)min_u64(progress.seconds, UINT32_MAX);
     const struct mdc_module *m = mdc_module_by_id(s, out->primary);
     out->served = m != NULL && mdc_module_serves(m) && mdc_settle_serves(s, index);
 }
@@ -422,6 +454,12 @@ uint32_t mdc_op_cluster_status(struct mdc_decision *d, const struct mdc_empty *r
             continue;
         rep->modules++;
         rep->modules_up += mdc_module_serves(m);
+        const bool idle = m->down && m->rec.pool == 0;
+        rep->modules_idle += idle;
+        rep->idle = idle ? m->rec.id : rep->idle;
+        const bool damaged = m->damaged && !idle;
+        rep->modules_damaged += damaged;
+        rep->damaged = damaged ? m->rec.id : rep->damaged;
         rep->capacity_bytes += m->capacity_bytes;
         rep->used_bytes += m->used_bytes;
         if (mdc_module_serves(m))

@@ -60,6 +60,8 @@ struct mdc_module { /* index = id - 1; rec.id 0 = free */
     uint64_t capacity_bytes, used_bytes, removing_blocks;
     uint64_t reads, writes, read_bytes, write_bytes, errors;
     struct mdc_care care;
+    struct mdc_recovery recoveries[MDC_RECOVERIES];
+    uint32_t recovery_count;
     uint64_t scrub; /* order for it, given with each heartbeat; lost with this process */
 };
 /* What the mover (ops_move.c) saw of a pool when it looked last. Nothing of it needs to outlive the process.

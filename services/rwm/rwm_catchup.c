@@ -51,6 +51,26 @@ uint64_t rwm_catchup_to_go(const struct rwm_copy *k)
     return k->copying + k->to_go;
 }
 
+uint32_t rwm_catchup_list(const struct rwm *m, struct mdc_recovery *out, uint32_t max)
+{
+    uint32_t n = 0;
+    list_for_each(l, &m->copies)
+    {
+        const struct rwm_copies *c = list_entry(l, struct rwm_copies, link);
+        for (unsigned i = 0; i < RWM_COPY_SLOTS && n < max; i++) {
+            const struct rwm_copy *k = &c->copy[i];
+            const uint64_t left = rwm_catchup_to_go(k);
+            if (!k->member || !k->walk || !k->walked)
+                continue;
+            out[n++] = (struct mdc_recovery){.partition = c->partition,
+                                             .member = k->module,
+                                             .left = left,
+                                             .done = k->differed > left ? k->differed - left : 0};
+        }
+    }
+    return n;
+}
+
 /* ---- blocks ---- */
 static void block_ended(struct rwm_copy *k, bool ok)
 {
@@ -213,6 +233,7 @@ static void walk_ended(struct rwm_walk *w)
     k->walked = true;
     for (uint32_t i = 0; i < w->items; i++)
         k->to_go += item_differs(k, &w->item[i]);
+    k->differed = k->to_go;
     if (k->to_go > 0)
         log_info(w->m->env, "a copy is being brought up",
                  "module=%u peer=%u partition=%u blocks=%u differ=%lu", w->m->id, k->module, k->c->partition,

@@ -115,9 +115,10 @@ struct rwm_copy {
     bool walked;           /* ... compared; what differed is on its way */
     uint64_t turn_serial;  /* m->turn_serial when that had arrived; 0 = not yet */
     uint64_t walk_after_ns;
-    uint64_t to_go;   /* blocks that differ and were not begun */
-    struct list todo; /* blocks that wait to be copied; counted in copying */
-    unsigned reading; /* of copying: those that hold memory */
+    uint64_t to_go;    /* blocks that differ and were not begun */
+    uint64_t differed; /* when it had been compared */
+    struct list todo;  /* blocks that wait to be copied; counted in copying */
+    unsigned reading;  /* of copying: those that hold memory */
 };
 enum rwm_copies_state {
     COPIES_MEMBER,    /* another one is the primary, or nobody */
@@ -350,6 +351,8 @@ int rwm_catchup_create(struct rwm *m);       /* 0 or -ENOMEM */
 void rwm_catchup_step(struct rwm_copies *c); /* begins and ends what is due */
 void rwm_catchup_stop(struct rwm_copy *k);
 uint64_t rwm_catchup_to_go(const struct rwm_copy *k); /* blocks */
+/* Those that were compared, at most max. */
+uint32_t rwm_catchup_list(const struct rwm *m, struct mdc_recovery *out, uint32_t max);
 /* The block is to be sent to k as a whole, in the order of the block's writes. */
 void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key);
 

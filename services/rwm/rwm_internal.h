@@ -338,6 +338,7 @@ struct rwm_scrub {
 struct rwm_recovery { /* rwm_catchup.c */
     int64_t tokens;   /* bytes that may be sent now */
     uint64_t filled_ns, window_ns, window_bytes, rate;
+    uint64_t before; /* blocks sent when all copies were in sync last */
 };
 struct rwm_remove_op {
     struct store_op op;

@@ -55,6 +55,8 @@ static struct mdc_care care_of(struct rwm *m)
 {
     struct rwm_stats st;
     rwm_stats_get(m, &st);
+    if (st.copies_missing == 0)
+        m->recovery.before = st.recovered_blocks;
     return (struct mdc_care){.repaired = st.repaired_units,
                              .lost = st.unrepairable_units,
                              .differing = st.differing_blocks,
@@ -62,6 +64,7 @@ static struct mdc_care care_of(struct rwm *m)
                              .recover_blocks = st.recover_blocks,
                              .recover_rate = st.recover_rate,
                              .recovered_bytes = st.recovered_bytes,
+                             .recover_done = st.recovered_blocks - m->recovery.before,
                              .scrub_running = st.scrub.running,
                              .scrub_parts = st.scrub.parts,
                              .scrub_left = st.scrub.parts_left,
@@ -108,6 +111,8 @@ void rwm_member_heartbeat(struct rwm *m)
                                               .ahead_count = b->ahead_count,
                                               .care = care_of(m)};
     memcpy(b->heartbeat_request.ahead, b->ahead, sizeof(b->ahead));
+    b->heartbeat_request.recovery_count =
+        rwm_catchup_list(m, b->heartbeat_request.recoveries, MDC_RECOVERIES);
     b->heartbeat_call = (struct cluster_call){.method = MDC_METHOD_MODULE_HEARTBEAT,
                                               .request_type = &mdc_module_heartbeat_request_type,
                                               .reply_type = &mdc_module_heartbeat_reply_type,

@@ -103,6 +103,42 @@ static void changes_without_memory(void **state)
     stage_down(&s);
 }
 
+/* How far it is goes with the heartbeat. */
+static void progress_is_told(void **state)
+{
+    struct stage s;
+    (void)state;
+    stage_up(&s);
+    s.o.act[COPY_METHOD_JOIN].status = STATUS_NOT_SERVING;
+    other_members(&s.o, 1 | OTHER_SYNC, 2);
+    fix_run(&s.f, 100 * NS_PER_MS);
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(fix_io(&s.c, BLOCK_METHOD_WRITE, i * BLOCK_BYTES, UNIT_BYTES, buf), STATUS_OK);
+    assert_int_equal(s.f.mdc->heartbeat.care.copies_missing, FAKE_POOL_PARTITIONS);
+    assert_int_equal(s.f.mdc->heartbeat.recovery_count, 0);
+    s.o.act[COPY_METHOD_REPLACE].silent = s.o.act[COPY_METHOD_FORWARD].silent = true;
+    s.o.act[COPY_METHOD_JOIN].status = 0;
+    fix_run(&s.f, NS_PER_S);
+    const struct mdc_module_heartbeat_request *beat = &s.f.mdc->heartbeat;
+    uint64_t left = 0;
+    for (uint32_t i = 0; i < beat->recovery_count; i++) {
+        assert_int_equal(beat->recoveries[i].member, 2);
+        assert_int_equal(beat->recoveries[i].done, 0);
+        left += beat->recoveries[i].left;
+    }
+    assert_int_equal(left, 8);
+    assert_int_equal(beat->care.recover_blocks, 8);
+    memset(s.o.act, 0, sizeof(s.o.act));
+    other_release(&s.o, STATUS_OK);
+    fix_run(&s.f, 3 * NS_PER_S);
+    assert_int_equal(s.f.mdc->heartbeat.recovery_count, 0);
+    assert_true(s.f.mdc->heartbeat.care.recover_done >= 8);
+    other_members(&s.o, 1 | OTHER_SYNC, 2 | OTHER_SYNC);
+    fix_run(&s.f, NS_PER_S);
+    assert_int_equal(s.f.mdc->heartbeat.care.recover_done, 0);
+    stage_down(&s);
+}
+
 /* The member has got something else since it was compared: then the whole block. */
 static void another_base_there(void **state)
 {
@@ -257,9 +293,10 @@ int main(void)
 {
     log_set_level(LOG_ERROR_);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_changed_units_are_sent),     cmocka_unit_test(what_does_not_fit_is_sent_whole),
-        cmocka_unit_test(changes_without_memory),          cmocka_unit_test(another_base_there),
-        cmocka_unit_test(nothing_is_remembered_of_before), cmocka_unit_test(more_than_there_is_room_for),
+        cmocka_unit_test(only_changed_units_are_sent), cmocka_unit_test(what_does_not_fit_is_sent_whole),
+        cmocka_unit_test(changes_without_memory),      cmocka_unit_test(progress_is_told),
+        cmocka_unit_test(another_base_there),          cmocka_unit_test(nothing_is_remembered_of_before),
+        cmocka_unit_test(more_than_there_is_room_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
