@@ -8,12 +8,9 @@
 #include "common/device/fence.h"
 #include "common/log.h"
 #include "common/metrics_http.h"
-#include "common/resolve.h"
-#include "common/rng.h"
-#include "common/service_main.h"
-#include "common/trace.h"
 #include "services/rwm/rwm_metrics.h"
 #include "services/rwm/rwm_options.h"
+#include "services/rwm/rwm_process.h"
 #include "services/rwm/rwm_runner.h"
 #include "services/san/device_iscsi.h"
 #include "services/san/lun_check.h"
@@ -67,19 +64,13 @@ struct lun {
     char error[700];
 };
 struct process {
+    struct rwm_process base;
     const struct options *options;
-    struct loop *loop;
-    struct rng rng;
-    struct trace *trace;
-    struct env env;
-    struct service_main sm;
-    struct rwm_host *host;
     struct lun luns[LUNS_MAX];
-    unsigned lun_count, stopping;
+    unsigned lun_count;
     uint64_t last_key;
     struct loop_timer ready_timer;
     struct metrics_http *metrics;
-    bool ready;
 };
 
 /* ---- one LUN: connect, fence, hand over ---- */
@@ -87,7 +78,7 @@ struct process {
  * whose clock is behind the owner's is refused until its clock has passed that key. */
 static uint64_t fence_key(struct process *p)
 {
-    uint64_t key = (loop_wall_ns(p->loop) / NS_PER_MS) << 16 | (rng_u64(&p->rng) & 0xffff);
+    uint64_t key = (loop_wall_ns(p->base.loop) / NS_PER_MS) << 16 | (rng_u64(&p->base.rng) & 0xffff);
     p->last_key = max_u64(key, p->last_key + 1);
     return p->last_key;
 }
@@ -112,7 +103,7 @@ static void lun_ready(struct lun *l)
 static void fenced(struct device_fence_request *req, int rc)
 {
     struct lun *l = container_of(req, struct lun, request);
-    struct env *env = &l->process->env;
+    struct env *env = &l->process->base.env;
     if (rc == 0) {
         log_info(env, "LUN reserved for this agent", "lun=%s key=%016lx", l->url,
                  (unsigned long)l->opening->fence_key);
@@ -170,7 +161,7 @@ static void lun_changed(struct device *device, void *arg)
              : device->link_state == DEVICE_LINK_DOWN ? "down"
                                                       : "gone",
              device_fence_text(device->fence_state));
-    loop_defer(l->process->loop, &l->lost_task);
+    loop_defer(l->process->base.loop, &l->lost_task);
 }
 
 static void lun_open(void *user, struct rwm_runner *r)
@@ -187,8 +178,8 @@ static void lun_open(void *user, struct rwm_runner *r)
     struct device_open_options local = {.create = false};
     l->runner = r;
     l->given = false;
-    int rc = iscsi ? device_open_iscsi(&p->env, &remote, &l->opening)
-                   : device_open_file(&p->env, l->url, &local, &l->opening);
+    int rc = iscsi ? device_open_iscsi(&p->base.env, &remote, &l->opening)
+                   : device_open_file(&p->base.env, l->url, &local, &l->opening);
     if (rc) {
         lun_failed(l, rc, "cannot open");
         return;
@@ -218,8 +209,8 @@ static void unfenced(struct device_fence_request *req, int rc)
 {
     struct lun *l = container_of(req, struct lun, request);
     if (rc)
-        log_warn(&l->process->env, "the reservation could not be given back", "lun=%s error=\"%s\"", l->url,
-                 strerror(-rc));
+        log_warn(&l->process->base.env, "the reservation could not be given back", "lun=%s error=\"%s\"",
+                 l->url, strerror(-rc));
     l->released(l->runner);
 }
 
@@ -228,7 +219,7 @@ static void lun_release(void *user, struct device *data, bool shut, void (*done)
 {
     struct lun *l = user;
     l->given = false;
-    loop_task_cancel(l->process->loop, &l->lost_task);
+    loop_task_cancel(l->process->base.loop, &l->lost_task);
     if (!shut)
         return;
     l->released = done;
@@ -242,13 +233,7 @@ static const struct rwm_media media = {.open = lun_open, .give_up = lun_give_up,
 /* ---- the process ---- */
 static void tell_ready(struct loop_timer *timer)
 {
-    struct process *p = container_of(timer, struct process, ready_timer);
-    struct fabric_addr addr;
-    char text[64], line[128];
-    p->ready = true;
-    rwm_host_addr(p->host, &addr);
-    snprintf(line, sizeof(line), "listen=%s", fabric_addr_format(&addr, text));
-    (void)service_main_ready(&p->sm, line); /* it logged what went wrong; serving goes on */
+    rwm_process_ready(&container_of(timer, struct process, ready_timer)->base);
 }
 
 static void serving(void *user)
@@ -259,8 +244,8 @@ static void serving(void *user)
     l->served = true;
     for (unsigned i = 0; i < p->lun_count; i++)
         count += p->luns[i].served;
-    if (!p->ready && (count == p->lun_count || !loop_timer_armed(&p->ready_timer)))
-        loop_timer_arm(p->loop, &p->ready_timer, count == p->lun_count ? 0 : READY_GRACE_NS);
+    if (!p->base.ready && (count == p->lun_count || !loop_timer_armed(&p->ready_timer)))
+        loop_timer_arm(p->base.loop, &p->ready_timer, count == p->lun_count ? 0 : READY_GRACE_NS);
 }
 
 static int check_url(struct process *p, const char *url)
@@ -269,7 +254,7 @@ static int check_url(struct process *p, const char *url)
     const char *why = "";
     if (strncmp(url, "iscsi://", 8) != 0 || iscsi_url_parse(url, &parsed, &why) == 0)
         return 0;
-    log_error(&p->env, "cannot start: a LUN is not like iscsi://[user@]host[:port]/target/lun",
+    log_error(&p->base.env, "cannot start: a LUN is not like iscsi://[user@]host[:port]/target/lun",
               "lun=%s why=\"%s\"", url, why);
     return -EINVAL;
 }
@@ -281,7 +266,8 @@ static int split_luns(struct process *p, const struct rwm_config *config)
         size_t len = strcspn(at, ",");
         struct lun *l = &p->luns[p->lun_count];
         if (len >= sizeof(l->url) || p->lun_count == LUNS_MAX) {
-            log_error(&p->env, "cannot start: a LUN's name is too long, or there are too many", "lun=%s", at);
+            log_error(&p->base.env, "cannot start: a LUN's name is too long, or there are too many", "lun=%s",
+                      at);
             return -EINVAL;
         }
         if (len > 0) {
@@ -312,7 +298,7 @@ static int start_lun(struct process *p, struct lun *l, const struct rwm_config *
         snprintf(name, sizeof(name), "%.56s-%u", base->name, number);
         memcpy(config.rwm.name, name, sizeof(name));
     }
-    return rwm_runner_create(&p->env, p->host, &config, &media, l, &l->runner);
+    return rwm_runner_create(&p->base.env, p->base.host, &config, &media, l, &l->runner);
 }
 
 static void collect(void *user, struct metrics_snapshot *out)
@@ -320,27 +306,28 @@ static void collect(void *user, struct metrics_snapshot *out)
     struct process *p = user;
     for (unsigned i = 0; i < p->lun_count; i++)
         rwm_runner_metrics(p->luns[i].runner, out);
-    rwm_host_collect(p->host, out);
+    rwm_host_collect(p->base.host, out);
 }
 
 static int start_metrics(struct process *p)
 {
     const struct metrics_http_config config = {
         .addr = p->options->service.metrics, .service = "cistern-san", .collect = collect, .user = p};
-    return config.addr && config.addr[0] ? metrics_http_start(&p->env, &config, &p->metrics) : 0;
+    return config.addr && config.addr[0] ? metrics_http_start(&p->base.env, &config, &p->metrics) : 0;
 }
 
-static int start(struct process *p)
+static int start(struct rwm_process *base)
 {
+    struct process *p = container_of(base, struct process, base);
     const struct options *o = p->options;
     struct rwm_config config = {.kind = TABLE_MODULE_SAN, .media = TABLE_MEDIA_SAN};
-    int rc = rwm_options_config(&p->env, &o->rwm, "san", &config);
+    int rc = rwm_options_config(&p->base.env, &o->rwm, "san", &config);
     if (rc == 0)
         rc = split_luns(p, &config);
     if (rc == 0)
-        rc = rwm_options_fabric(&p->env, &o->rwm);
+        rc = rwm_options_fabric(&p->base.env, &o->rwm);
     if (rc == 0)
-        rc = rwm_options_host(&p->env, &o->rwm, &p->host);
+        rc = rwm_options_host(&p->base.env, &o->rwm, &p->base.host);
     for (unsigned i = 0; rc == 0 && i < p->lun_count; i++)
         rc = start_lun(p, &p->luns[i], &config);
     if (rc == 0)
@@ -348,113 +335,64 @@ static int start(struct process *p)
     return rc;
 }
 
-static void stopped(void *arg)
+static void shut(struct rwm_process *base)
 {
-    ((struct process *)arg)->stopping--;
+    struct process *p = container_of(base, struct process, base);
+    for (unsigned i = 0; i < p->lun_count; i++)
+        rwm_process_shut(base, p->luns[i].runner);
 }
 
-/* Writes back, for a while: what is not done then is in the journal. */
-static void shut(struct process *p)
+static void end(struct rwm_process *base)
 {
-    uint64_t end = loop_now_ns(p->loop) + 10 * NS_PER_S;
-    service_main_stopping(&p->sm);
-    for (unsigned i = 0; i < p->lun_count; i++) {
-        p->stopping++;
-        rwm_runner_shutdown(p->luns[i].runner, stopped, p);
-    }
-    while (p->stopping > 0 && loop_now_ns(p->loop) < end)
-        loop_run_once(p->loop, 100 * NS_PER_MS);
-}
-
-static void end(struct process *p)
-{
+    struct process *p = container_of(base, struct process, base);
     metrics_http_stop(p->metrics);
-    loop_timer_cancel(p->loop, &p->ready_timer);
+    loop_timer_cancel(base->loop, &p->ready_timer);
     for (unsigned i = 0; i < p->lun_count; i++) {
         if (p->luns[i].runner)
             rwm_runner_destroy(p->luns[i].runner);
-        loop_task_cancel(p->loop, &p->luns[i].lost_task);
+        loop_task_cancel(base->loop, &p->luns[i].lost_task);
     }
-    if (p->host)
-        rwm_host_destroy(p->host);
-    if (p->env.fabric)
-        fabric_destroy(p->env.fabric);
-    trace_set_current(NULL);
-    trace_destroy(p->trace);
 }
 
-static int run(const struct options *o)
+static int run(const void *values)
 {
     static struct process p; /* large, and one a process */
-    struct loop_options loop_options = {.spin_ns = o->spin_ns};
+    const struct options *o = values;
+    const struct rwm_process_config config = {.service = &o->service,
+                                              .spin_ns = o->spin_ns,
+                                              .name = o->rwm.name,
+                                              .kind = "san",
+                                              .start = start,
+                                              .shut = shut,
+                                              .end = end};
     p.options = o;
-    int rc = loop_create_real(&loop_options, &p.loop);
-    if (rc)
-        return rc;
-    rng_init_system(&p.rng);
     loop_timer_init(&p.ready_timer, tell_ready);
-    if (trace_create(4096, &p.trace) == 0)
-        trace_set_current(p.trace);
-    p.env = (struct env){.loop = p.loop,
-                         .rng = &p.rng,
-                         .trace = p.trace,
-                         .resolver = &resolve_system,
-                         .name = o->rwm.name && o->rwm.name[0] ? o->rwm.name : "san"};
-    rc = service_main_start(&p.sm, p.loop, &o->service);
-    if (rc == 0)
-        rc = start(&p);
-    if (rc == 0) {
-        loop_run(p.loop);
-        shut(&p);
-    }
-    end(&p);
-    service_main_end(&p.sm);
-    loop_destroy(p.loop);
-    return rc;
+    return rwm_process_run(&p.base, &config);
 }
 
-static int check(const struct options *o)
+static int check(struct env *env, const void *values)
 {
-    struct rng rng;
-    struct env env = {.rng = &rng, .name = "check"};
+    const struct options *o = values;
     const struct lun_check luns = {.tool = &o->tool,
                                    .luns = o->luns,
                                    .initiator = o->initiator,
                                    .secret_file = o->chap_file && o->chap_file[0] ? o->chap_file : NULL,
                                    .io_timeout_ns = o->io_timeout_ns};
-    store_tool_log(o->service.log_level);
-    rng_init_system(&rng);
-    int rc = loop_create_real(NULL, &env.loop);
-    if (rc)
-        return store_tool_failed(&o->tool, o->luns, rc);
-    rc = lun_check_all(&env, &luns);
-    loop_destroy(env.loop);
-    return rc;
+    return lun_check_all(env, &luns);
 }
 
 int main(int argc, char **argv)
 {
-    struct options o;
-    memset(&o, 0, sizeof(o));
-    bool tool = store_tool_wanted(argc, argv);
-    if (tool) {
-        store_tool_table(option_table, ARRAY_LEN(option_table) - 1, "lun", check_table);
-        spec.options = check_table;
-    }
-    int rc = config_parse(&spec, argc, argv, &o);
-    if (rc)
-        return rc == 1 ? 0 : 2;
-    if (store_tool_sane(&o.tool)) {
-        config_free(&spec, &o);
-        return 2;
-    }
-    if (tool && !o.tool.check) { /* what a service needs is required after all */
-        config_free(&spec, &o);
-        spec.options = option_table;
-        if (config_parse(&spec, argc, argv, &o))
-            return 2;
-    }
-    rc = o.tool.check ? check(&o) : run(&o) ? 1 : 0;
-    config_free(&spec, &o);
-    return rc;
+    static struct options o;
+    const struct rwm_program program = {.spec = &spec,
+                                        .options = ARRAY_LEN(option_table),
+                                        .check_table = check_table,
+                                        .keep = "lun",
+                                        .values = &o,
+                                        .tool = &o.tool,
+                                        .log_level = &o.service.log_level,
+                                        .medium = &o.luns,
+                                        .check = check,
+                                        .run = run};
+    return rwm_program_main(&program, argc, argv);
 }
