@@ -313,19 +313,8 @@ static bool request_make_part(struct vbs_client_volume *v, struct volume_request
     p->offset = req->next_offset;
     p->length =
         (uint32_t)min_u64(request_end(req) - p->offset, op_has_memory(req->op) ? VBS_IO_MAX : VBS_RANGE_MAX);
-    if (op_has_memory(req->op)) {
-        p->length = sge_slice(req->sge, req->sge_count, p->offset - req->offset, p->length, p->sge,
-                              FABRIC_SGE_MAX, &p->sge_count);
-        MUST(p->length != 0);
-    }
-    req->next_offset += p->length;
-    req->parts_open++;
-    list_push_back(&req->parts, &p->req_link);
-    if (req->next_offset == request_end(req)) {
-        req->state = REQUEST_WHOLE;
-        list_remove(&req->link);
-        list_push_back(&v->requests, &req->link);
-    }
+    p->length = request_slice(req, p->length, p->sge, &p->sge_count);
+    request_took(req, p->length, &p->req_link, &v->requests);
     list_push_back(&v->waiting, &p->link);
     client_send_waiting(v);
     return true;
@@ -344,43 +333,18 @@ static void client_pump(struct vbs_client *c)
     }
 }
 
-static int request_check(const struct vbs_client_volume *v, const struct volume_request *req)
-{
-    if (v->lost_rc != 0)
-        return v->lost_rc;
-    if (req->timeout_ns != 0 || v->open_done != NULL)
-        return -EINVAL;
-    if (req->op == VOLUME_FLUSH)
-        return 0;
-    if (req->op > VOLUME_EXTENTS || req->length == 0 || req->offset % SECTOR_BYTES != 0 ||
-        req->length % SECTOR_BYTES != 0)
-        return -EINVAL;
-    if (req->offset > v->info.size_bytes || req->length > v->info.size_bytes - req->offset)
-        return -ERANGE;
-    if (v->options.read_only && req->op != VOLUME_READ && req->op != VOLUME_EXTENTS)
-        return -EROFS;
-    return op_has_memory(req->op) ? sge_check(req->sge, req->sge_count, req->length) : 0;
-}
-
 int vbs_client_submit(struct vbs_client_volume *v, struct volume_request *req)
 {
-    int rc = request_check(v, req);
+    int rc = v->lost_rc != 0 ? v->lost_rc
+             : req->timeout_ns != 0 || v->open_done != NULL
+                 ? -EINVAL
+                 : request_check(req, v->info.size_bytes, v->options.read_only);
     if (rc != 0)
         return rc;
     struct vbs_client *c = v->client;
     if (req->op == VOLUME_FLUSH)
         req->offset = req->length = 0;
-    req->rc = 0;
-    req->parts_open = 0;
-    req->next_offset = req->offset;
-    req->holes = req->op == VOLUME_READ;
-    req->state = REQUEST_SPLITTING;
-    list_init(&req->link);
-    list_init(&req->parts);
-    if (req->op == VOLUME_EXTENTS) {
-        uint64_t first = req->offset / UNIT_BYTES, end = (request_end(req) + UNIT_BYTES - 1) / UNIT_BYTES;
-        memset(req->bitmap, 0, (end - first + 7) / 8);
-    }
+    request_begin(req);
     bool first_in_queue = list_empty(&v->queue);
     list_push_back(&v->queue, &req->link);
     if (first_in_queue && list_empty(&c->hungry)) {

@@ -141,6 +141,18 @@ uint32_t sge_slice(const struct fabric_sge *sge, unsigned count, uint64_t skip, 
 /* 0 or -EINVAL: pieces of length bytes in all that sge_slice can cut anywhere at a sector. */
 int sge_check(const struct fabric_sge *sge, unsigned count, uint64_t length);
 
+/* For requests of volumes and of clients of a gateway alike. 0 or -errno: what req asks for can be done in a
+ * volume of that size. */
+int request_check(const struct volume_request *req, uint64_t size_bytes, bool read_only);
+/* Nothing of it has been split. */
+void request_begin(struct volume_request *req);
+/* The pieces of memory of the next part of req, if it has memory. Returns its bytes: at most length, less
+ * when there are too many pieces. */
+uint32_t request_slice(const struct volume_request *req, uint32_t length, struct fabric_sge *out,
+                       unsigned *count);
+/* The next part of it has length bytes; with the last req goes to the end of whole. */
+void request_took(struct volume_request *req, uint32_t length, struct list *part_link, struct list *whole);
+
 /* ---- volumes ---- */
 enum volume_state {
     VOLUME_OPENING, /* the MDC is asked */

@@ -204,21 +204,10 @@ static bool request_make_part(struct volume *v, struct volume_request *req)
     p->copy = NULL;
     p->copy_mem = NULL;
     p->sge_count = 0;
-    if (op_has_memory(req->op)) {
-        p->length = sge_slice(req->sge, req->sge_count, req->next_offset - req->offset, p->length, p->sge,
-                              FABRIC_SGE_MAX, &p->sge_count);
-        MUST(p->length != 0);
-    }
-    req->next_offset += p->length;
-    req->parts_open++;
-    list_push_back(&req->parts, &p->req_link);
+    p->length = request_slice(req, p->length, p->sge, &p->sge_count);
+    request_took(req, p->length, &p->req_link, &v->requests);
     v->parts++;
     core->counters.parts++;
-    if (req->next_offset == request_end(req)) {
-        req->state = REQUEST_WHOLE;
-        list_remove(&req->link);
-        list_push_back(&v->requests, &req->link);
-    }
     part_go(p);
     return true;
 }
@@ -236,20 +225,16 @@ void requests_pump(struct volume_core *core)
     }
 }
 
-static int request_check(const struct volume *v, const struct volume_request *req)
+int request_check(const struct volume_request *req, uint64_t size_bytes, bool read_only)
 {
-    if (v->lost_rc != 0)
-        return v->lost_rc;
-    if (v->state != VOLUME_READY)
-        return -EINVAL;
     if (req->op == VOLUME_FLUSH)
         return 0;
     if (req->op > VOLUME_EXTENTS || req->length == 0 || req->offset % SECTOR_BYTES != 0 ||
         req->length % SECTOR_BYTES != 0)
         return -EINVAL;
-    if (req->offset > v->info.size_bytes || req->length > v->info.size_bytes - req->offset)
+    if (req->offset > size_bytes || req->length > size_bytes - req->offset)
         return -ERANGE;
-    if (v->options.read_only && req->op != VOLUME_READ && req->op != VOLUME_EXTENTS)
+    if (read_only && req->op != VOLUME_READ && req->op != VOLUME_EXTENTS)
         return -EROFS;
     if (op_has_memory(req->op))
         return sge_check(req->sge, req->sge_count, req->length);
@@ -258,20 +243,56 @@ static int request_check(const struct volume *v, const struct volume_request *re
     return 0;
 }
 
+void request_begin(struct volume_request *req)
+{
+    req->rc = 0;
+    req->parts_open = 0;
+    req->next_offset = req->offset;
+    req->holes = req->op == VOLUME_READ;
+    req->state = REQUEST_SPLITTING;
+    list_init(&req->link);
+    list_init(&req->parts);
+    if (req->op == VOLUME_EXTENTS) {
+        uint64_t first = req->offset / UNIT_BYTES, end = (request_end(req) + UNIT_BYTES - 1) / UNIT_BYTES;
+        memset(req->bitmap, 0, (end - first + 7) / 8);
+    }
+}
+
+uint32_t request_slice(const struct volume_request *req, uint32_t length, struct fabric_sge *out,
+                       unsigned *count)
+{
+    *count = 0;
+    if (!op_has_memory(req->op))
+        return length;
+    length = sge_slice(req->sge, req->sge_count, req->next_offset - req->offset, length, out, FABRIC_SGE_MAX,
+                       count);
+    MUST(length != 0);
+    return length;
+}
+
+void request_took(struct volume_request *req, uint32_t length, struct list *part_link, struct list *whole)
+{
+    req->next_offset += length;
+    req->parts_open++;
+    list_push_back(&req->parts, part_link);
+    if (req->next_offset != request_end(req))
+        return;
+    req->state = REQUEST_WHOLE;
+    list_remove(&req->link);
+    list_push_back(whole, &req->link);
+}
+
 int volume_submit(struct volume *v, struct volume_request *req)
 {
-    int rc = request_check(v, req);
+    int rc = v->lost_rc != 0            ? v->lost_rc
+             : v->state != VOLUME_READY ? -EINVAL
+                                        : request_check(req, v->info.size_bytes, v->options.read_only);
     if (rc != 0)
         return rc;
     struct volume_core *core = v->core;
     core->counters.requests++;
     req->volume = v;
-    req->rc = 0;
-    req->parts_open = 0;
-    req->next_offset = req->offset;
-    req->holes = req->op == VOLUME_READ;
-    list_init(&req->link);
-    list_init(&req->parts);
+    request_begin(req);
     if (req->op == VOLUME_FLUSH) { /* what was acknowledged is durable */
         req->state = REQUEST_WHOLE;
         list_push_back(&v->requests, &req->link);
@@ -279,14 +300,9 @@ int volume_submit(struct volume *v, struct volume_request *req)
         loop_timer_arm(core->env->loop, &req->timer, 0);
         return 0;
     }
-    req->state = REQUEST_SPLITTING;
     loop_timer_init(&req->timer, on_timeout);
     if (req->timeout_ns != 0)
         loop_timer_arm(core->env->loop, &req->timer, req->timeout_ns);
-    if (req->op == VOLUME_EXTENTS) {
-        uint64_t first = req->offset / UNIT_BYTES, end = (request_end(req) + UNIT_BYTES - 1) / UNIT_BYTES;
-        memset(req->bitmap, 0, (end - first + 7) / 8);
-    }
     bool first_in_queue = list_empty(&v->queue);
     list_push_back(&v->queue, &req->link);
     if (first_in_queue && list_empty(&core->hungry)) {
