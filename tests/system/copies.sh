@@ -27,6 +27,8 @@ in_sync() { # every copy of every partition
     done
 }
 wait_until 30 in_sync || fail "the new pool's copies are not in sync"
+cistern --json partition list | python3 -c 'import json,sys; l=json.load(sys.stdin); assert len(l) == 8 and all(sorted(p["in_sync"]) == sorted(p["members"]) and p["sent_percent"] == 100 for p in l), l' ||
+    fail "partition list does not show what is in sync: $(cistern partition list)"
 for victim in osd1 osd2 osd3; do
     load 6 &
     job=$!

@@ -36,6 +36,7 @@ cluster_stop osd1
 is_down() { [ "$(state "$one")" = down ]; }
 expect_error "stop it\|not down" cistern module remove "$one"
 wait_until 20 is_down || fail "the stopped module is not down"
+cistern status | grep "cistern module remove $one)" >/dev/null || fail "status does not say what to do about module $one: $(cistern status)"
 cistern module remove "$one"
 [ "$(cistern --json module list | python3 -c 'import json,sys; print(len(json.load(sys.stdin)))')" = 2 ] || fail "it is not forgotten"
 
