@@ -76,7 +76,8 @@ PY
 fi
 
 # Interrupted in the middle, as ^C does: nothing is left, no process and no file.
-"${harness[@]}" --quick --only 'cistern-1,nbdkit' --seconds 5 --volume 16M --out out2 >interrupted.txt 2>&1 &
+: >interrupted.txt
+"${harness[@]}" --quick --only 'cistern-1,nbdkit' --seconds 5 --volume 16M --out out2 >>interrupted.txt 2>&1 &
 pid=$!
 wait_until 60 grep -q '^\[1/' interrupted.txt || fail "it does not begin: $(cat interrupted.txt)"
 children=$(pgrep -P "$pid" | tr '\n' ' ')
