@@ -5,6 +5,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
+from PIL import Image  # noqa: E402  matplotlib needs it too
 
 import shapes  # noqa: E402
 
@@ -43,6 +44,8 @@ def panels(result, medium, draw_panel, title, path):
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
+    with Image.open(path) as picture:  # few colours: a third of the size
+        picture.convert("RGB").quantize(32).save(path, optimize=True)
 
 
 def with_rounds(result, key, unit):
