@@ -4,6 +4,7 @@ Both are built as external engines against the source package of the very fio th
 structures is no public interface. The source comes through apt from where the machine's packages come from, with a configuration
 of our own: the machine's is not touched. It is kept in the build directory, and not fetched again.
 """
+import fcntl
 import os
 import re
 import subprocess
@@ -22,8 +23,11 @@ def get(o, name):
     """The path of an engine, built when it was not yet; None: it cannot be had, failed[name] says why."""
     if name in failed:
         return None
+    os.makedirs(o.cache, exist_ok=True)
     try:
-        return build(o, name)
+        with open(os.path.join(o.cache, "lock"), "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two tests may want it at the same time
+            return build(o, name)
     except procs.Failed as e:
         failed[name] = str(e).strip().splitlines()[0]
         return None
