@@ -96,9 +96,10 @@ def add_defaults(o):
 
 def check(p, o):
     """Refuses what makes no sense, with a reason."""
-    if not os.access(os.path.join(o.bin, "cistern-osd"), os.X_OK):
+    there = os.access(os.path.join(o.bin, "cistern-osd"), os.X_OK)
+    if not there and not o.list:
         p.error(f"there are no programs in {o.bin} (./dev release builds them)")
-    o.sanitized = machine.sanitized(o.bin)
+    o.sanitized = there and machine.sanitized(o.bin)
     if o.sanitized and (o.publish or not o.allow_sanitizers):
         p.error(f"the programs in {o.bin} have sanitizers: figures of them mean nothing and are not published")
     if o.rounds < 1 or o.seconds <= 0 or o.warmup < 0:
