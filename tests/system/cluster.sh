@@ -93,9 +93,9 @@ cluster_gone() { # NAME
     ! cluster_running "$1"
 }
 
-cluster_kill9() { # NAME
+cluster_kill9() { # NAME; the kernel may take its time to tear down what it had, queue pairs above all
     cluster_signal "$1" KILL
-    wait_until 10 cluster_gone "$1"
+    wait_until "$CLUSTER_PATIENCE" cluster_gone "$1" || { echo "$1 was killed and is still there" >&2; return 1; }
 }
 
 cluster_stop() { # NAME: orderly, then hard
