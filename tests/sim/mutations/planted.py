@@ -72,7 +72,7 @@ plant("epoch-of-before", "a start serves in a new epoch only",
 # ---- generations, turns, detaches
 plant("confirm-early", "a generation is confirmed when the last write of before it has ended",
       (RWM + "rwm_apply.c", "    return list_empty(&m->versioned) ||", "    return true || list_empty(&m->versioned) ||"),
-      missed="not in 47 seeds with its scene: needs a write that a medium holds up over a detach, and readers before and after it. unit.rwm")
+      missed="not in 2000 seeds: needs a write that a medium holds up over a detach, and readers before and after it. unit.rwm")
 plant("confirm-while-ahead", "nothing is confirmed that is refused for being old",
       (RWM + "rwm_volume.c", "    volume_complain(m, v, what);\n    m->apply.incomplete = true;", "    volume_complain(m, v, what);"),
       missed="not in 260 seeds: needs a restored store and a detach within its first round. unit.mdc_state, unit.rwm")
@@ -148,7 +148,7 @@ plant("promise-counted-from-the-answer", "the holder counts from sending its req
       missed="not in 40 seeds with its scene: an answer that is late by more than the margin, and a primary that hears nothing afterwards")
 plant("promise-without-margin", "the granter adds a margin for drift",
       (RWM + "rwm_grant.c", "rwm_grant_margin(rq->duration_ns));", "rq->duration_ns);"), copies=SEVERAL,
-      missed="not in 21 seeds with its scene: clocks that drift apart by 10 %, and a read in that window. unit.rwm_member")
+      missed="not in 2000 seeds: clocks that drift apart by 10 %, and a read in that window. unit.rwm_member")
 plant("late-refusal-ignored", "a promise that was not answered in time may have been refused",
       (RWM + "rwm_peer.c", "    if (result->rc != 0 || result->status == STATUS_STALE_EPOCH) {",
        "    if (result->rc != 0)\n        return;\n    if (result->status == STATUS_STALE_EPOCH) {"), copies=SEVERAL,
