@@ -25,6 +25,7 @@ struct history {
 struct cluster {
     uint64_t value;
     uint64_t write_begin;
+    uint64_t settled;    /* from then on the write does nothing any more: it was answered, or fenced */
     uint64_t first_end;  /* the earliest end in it */
     uint64_t last_begin; /* the latest begin in it */
     bool written;
@@ -113,6 +114,7 @@ static int cluster_make(const struct entry *e, size_t n, uint32_t sector, struct
             MUST(!c->written); /* the workload uses each value once */
             c->written = true;
             c->write_begin = e[i].begin;
+            c->settled = e[i].end;
         } else {
             c->reads++;
         }
@@ -213,7 +215,8 @@ static int zero_reads_check(const struct sector *s, uint32_t sector, char *why, 
 }
 
 /*
- * A read of value v is wrong when a clear lies wholly between v's write and the read.
+ * A read of value v is wrong when a clear lies wholly between v's write and the read. The write is over with
+ * its answer alone: it may have been seen before, and be repeated after a clear that nobody had to wait with.
  */
 static int cleared_check(const struct sector *s, const struct cluster *c, size_t n, uint32_t sector,
                          char *why, size_t cap)
@@ -223,7 +226,7 @@ static int cleared_check(const struct sector *s, const struct cluster *c, size_t
         if (clear->kind != HISTORY_WRITE || clear->value != 0)
             continue;
         for (size_t k = 0; k < n; k++)
-            if (c[k].first_end < clear->begin && clear->end < c[k].last_begin) {
+            if (c[k].settled < clear->begin && clear->end < c[k].last_begin) {
                 snprintf(why, cap,
                          "sector %u: value %" PRIx64 " was seen at %" PRIu64 ", after a clear at %" PRIu64
                          "..%" PRIu64,

@@ -50,6 +50,9 @@ static void good_histories(void **state)
     /* clears */
     GOOD({W, 7, 1, 2}, {W, 0, 3, 4}, {R, 0, 5, 6}, {W, 8, 7, 8}, {R, 8, 9, 10});
     GOOD({W, 7, 1, 2}, {W, 0, 3, HISTORY_OPEN}, {R, 7, 5, 6}, {R, 0, 7, 8});
+    /* a write without an answer acts, is cleared by somebody, and is repeated */
+    GOOD({W, 7, 1, 20}, {R, 7, 2, 3}, {W, 0, 5, 6}, {R, 0, 7, 8}, {R, 7, 10, 11});
+    GOOD({W, 7, 1, HISTORY_OPEN}, {R, 7, 2, 3}, {W, 0, 5, 6}, {R, 7, 10, 11});
 }
 
 /* What was begun before a detach was asked for, and had no answer then: before the detach's answer, or never.
@@ -82,6 +85,9 @@ static void fences(void **state)
     assert_int_equal(FENCED(10, 20, {W, 7, 1, 2}, {W, 8, 3, open}, {R, 7, 21, 22}, {R, 8, 30, 31}), -EILSEQ);
     assert_int_equal(FENCED(10, 20, {W, 7, 1, 2}, {W, 8, 3, open}, {W, 9, 21, 22}, {R, 8, 30, 31}), -EILSEQ);
     assert_int_equal(FENCED(10, 20, {W, 0, 3, open}, {W, 9, 21, 22}, {R, 0, 30, 31}), -EILSEQ);
+    /* a clear after that ends it for good */
+    assert_int_equal(FENCED(10, 20, {W, 7, 1, open}, {W, 0, 21, 22}, {R, 7, 30, 31}), -EILSEQ);
+    assert_int_equal(FENCED(10, 20, {W, 7, 1, open}, {W, 0, 15, 22}, {R, 7, 30, 31}), 0);
     /* begun later: not fenced */
     assert_int_equal(FENCED(10, 20, {W, 7, 1, 2}, {W, 8, 12, open}, {R, 7, 21, 22}, {R, 8, 30, 31}), 0);
 }
@@ -97,6 +103,7 @@ static void lies(void **state)
     BAD({W, 7, 1, 2}, {W, 8, 3, HISTORY_OPEN}, {R, 8, 4, 5}, {R, 7, 6, 7});
     BAD({W, 7, 1, 2}, {W, 8, 3, 4}, {R, 8, 5, 6}, {R, 7, 7, 8}, {R, 8, 9, 10});
     BAD({W, 7, 1, 2}, {W, 0, 3, 4}, {R, 7, 5, 6}); /* a clear undone */
+    BAD({W, 7, 1, 4}, {R, 7, 2, 3}, {W, 0, 5, 6}, {R, 7, 10, 11});
     BAD({W, 0, 1, 2}, {W, 7, 3, 4}, {R, 0, 5, 6}); /* lost, although cleared earlier */
     /* a ghost: an answered write landing after a later one */
     BAD({W, 7, 1, 2}, {W, 8, 3, 4}, {R, 8, 5, 6}, {R, 7, 7, 8});

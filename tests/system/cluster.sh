@@ -33,10 +33,13 @@ cluster_port() {
     cat "$f"
 }
 
+# A process whose first thread is gone (a zombie) may have others that are still ending, and with them its ports and locks.
 cluster_running() { # NAME
-    local pid
-    pid=$(cat "$CLUSTER_DIR/$1.pid" 2>/dev/null) && [ -n "$pid" ] && [ -d "/proc/$pid" ] &&
-        ! grep -q '^State:.*Z' "/proc/$pid/status" 2>/dev/null
+    local pid threads
+    pid=$(cat "$CLUSTER_DIR/$1.pid" 2>/dev/null) && [ -n "$pid" ] && [ -d "/proc/$pid" ] || return 1
+    grep -q '^State:.*Z' "/proc/$pid/status" 2>/dev/null || return 0
+    threads=$(ls "/proc/$pid/task" 2>/dev/null | wc -l)
+    [ "$threads" -gt 1 ]
 }
 
 CLUSTER_METRICS=${CLUSTER_METRICS:-} # not empty: services tell their metrics, on loopback

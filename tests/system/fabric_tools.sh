@@ -64,8 +64,8 @@ grep -q 'lost: ' restart.out || fail "no loss was told: $(cat restart.out)"
 tail -n 1 restart.out | grep -q '40 sent' || fail "it ended early: $(cat restart.out)"
 [ $code -eq 1 ] || fail "some lost: exit status $code"
 
-# ^C ends it with the figures.
-timeout -s INT 1 "$CISTERN_BIN/cistern" fabric ping "$mdc" -i 50ms >interrupted.out 2>&1 || true
+# ^C ends it with the figures. In the foreground: otherwise timeout signals twice, and the second ^C is one too many.
+timeout --foreground -s INT 1 "$CISTERN_BIN/cistern" fabric ping "$mdc" -i 50ms >interrupted.out 2>&1 || true
 tail -n 1 interrupted.out | grep -q ' sent, .* median ' || fail "no summary after ^C: $(cat interrupted.out)"
 
 # bench: one end listens; a second client is sent away while one measures.
