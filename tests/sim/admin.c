@@ -28,7 +28,9 @@ struct sim_admin {
         struct mdc_volume_resize_request resize;
         struct mdc_volume_delete_request del;
         struct mdc_attach_request detach;
+        struct mdc_module_drain_request drain;
     } request;
+    struct mdc_module_reply module;
 };
 
 static void admin_call(struct sim_admin *a, uint16_t method, const struct wire_type *type,
@@ -39,7 +41,9 @@ static void admin_call(struct sim_admin *a, uint16_t method, const struct wire_t
                                     .request_type = type,
                                     .request = &a->request,
                                     .reply_type = reply_type,
-                                    .reply = reply_type == &mdc_empty_type ? (void *)&a->none : &a->volume,
+                                    .reply = reply_type == &mdc_empty_type          ? (void *)&a->none
+                                             : reply_type == &mdc_module_reply_type ? (void *)&a->module
+                                                                                    : &a->volume,
                                     .timeout_ns = 20 * NS_PER_S,
                                     .done = done};
     a->busy = cluster_call_start(sim_cluster_proc(c, SIM_ADMIN, 0)->admin, &a->call) == 0;
@@ -130,27 +134,38 @@ static void admin_resize(struct sim_admin *a, unsigned volume, uint64_t size_byt
                resize_done);
 }
 
-static void admin_detach(struct sim_admin *a, struct rng *r)
+static void admin_detach(struct sim_admin *a, unsigned volume, unsigned client)
 {
     struct sim_cluster *c = a->cluster;
-    const struct sim_proc *p = sim_cluster_proc(c, SIM_CLIENT, (unsigned)rng_below(r, SIM_CLIENTS));
+    const struct sim_proc *p = sim_cluster_proc(c, SIM_CLIENT, client);
     struct mdc_attach_request *rq = &a->request.detach;
-    a->detached = (unsigned)rng_below(r, SIM_VOLUMES);
+    a->detached = volume;
     a->asked = sim_tick(c);
     snprintf(rq->volume, sizeof(rq->volume), "%s", sim_volume_name(a->detached));
     sim_client_host(p, rq->host, sizeof(rq->host));
     admin_call(a, MDC_METHOD_DETACH, &mdc_attach_request_type, &mdc_empty_type, detach_done);
 }
 
-void sim_admin_step(struct sim_cluster *c)
+static void detach_any(struct sim_admin *a, struct rng *r)
 {
-    struct rng *r = &c->rng;
+    unsigned client = (unsigned)rng_below(r, SIM_CLIENTS);
+    admin_detach(a, (unsigned)rng_below(r, SIM_VOLUMES), client);
+}
+
+static struct sim_admin *admin_of(struct sim_cluster *c)
+{
     if (!c->admin) {
         c->admin = calloc(1, sizeof(*c->admin));
         MUST(c->admin);
         c->admin->cluster = c;
     }
-    struct sim_admin *a = c->admin;
+    return c->admin;
+}
+
+void sim_admin_step(struct sim_cluster *c)
+{
+    struct rng *r = &c->rng;
+    struct sim_admin *a = admin_of(c);
     if (a->busy || !rng_chance(r, c->shape.resizes ? 3 : 1, 4))
         return;
     memset(&a->request, 0, sizeof(a->request));
@@ -173,7 +188,7 @@ void sim_admin_step(struct sim_cluster *c)
         admin_call(a, MDC_METHOD_VOLUME_DELETE, &mdc_volume_delete_request_type, &mdc_empty_type, admin_done);
         break;
     default:
-        admin_detach(a, r);
+        detach_any(a, r);
         break;
     }
 }
@@ -184,7 +199,34 @@ void sim_admin_detach_now(struct sim_cluster *c)
     if (!a || a->busy || !sim_cluster_proc(c, SIM_ADMIN, 0)->admin)
         return;
     memset(&a->request, 0, sizeof(a->request));
-    admin_detach(a, &c->rng);
+    detach_any(a, &c->rng);
+}
+
+bool sim_admin_busy(const struct sim_cluster *c)
+{
+    return c->admin && c->admin->busy;
+}
+
+bool sim_admin_detach(struct sim_cluster *c, unsigned volume, unsigned client)
+{
+    struct sim_admin *a = admin_of(c);
+    if (a->busy)
+        return false;
+    memset(&a->request, 0, sizeof(a->request));
+    admin_detach(a, volume, client);
+    return a->busy;
+}
+
+bool sim_admin_drain(struct sim_cluster *c, uint32_t module)
+{
+    struct sim_admin *a = admin_of(c);
+    if (a->busy)
+        return false;
+    memset(&a->request, 0, sizeof(a->request));
+    a->request.drain.module = module;
+    admin_call(a, MDC_METHOD_MODULE_DRAIN, &mdc_module_drain_request_type, &mdc_module_reply_type,
+               admin_done);
+    return a->busy;
 }
 
 void sim_admin_destroy(struct sim_cluster *c)

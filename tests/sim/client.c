@@ -1,4 +1,5 @@
 /* A simulated client: random reads, writes, zeroes and discards on shared volumes, all of it recorded. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 
 #define TAIL_BLOCKS_MOST 64u
 
+_Static_assert(SMALL_GROUPS == SIM_SMALL_GROUPS && BIG_BLOCKS == SIM_BIG_GROUPS, "as client.h says");
 _Static_assert(SMALL_GROUPS *SMALL_SECTORS + BIG_BLOCKS * BIG_SECTORS + EXTRA_GROUPS * SMALL_SECTORS ==
                    SIM_SECTORS,
                "the groups are all sectors");
@@ -31,6 +33,7 @@ struct slot {
     bool busy, read_all, redo, tail, whole;
     unsigned part;           /* whole: 0 = the first size, else that much beyond it */
     uint64_t opened, fenced; /* ticks: of the open that it uses; of the end of that, 0 = none */
+    int rc;                  /* of the last one that ended here */
     enum volume_op op;
     unsigned volume, group, first, count; /* sectors in the group */
     uint64_t begin, value; /* the value of the first sector; the next sectors have the next values */
@@ -280,6 +283,7 @@ static void io_done(struct sim_io *io, int rc)
                  "%s could not read volume %u offset %" PRIu64 " at the end: %s", c->proc->name, s->volume,
                  group_offset(s->group), strerror(-rc));
     log_debug_io(s, rc);
+    s->rc = rc;
     if (s->second)
         loop_timer_cancel(c->proc->env.loop, &s->scribble);
     s->busy = false;
@@ -314,7 +318,7 @@ static void slot_submit(struct sim_client *c, struct slot *s)
     int rc = sim_backend_submit(c->backend, s->volume, &s->io);
     if (!s->tail && s->op != VOLUME_READ)
         c->last = (struct slot_place){s->volume, s->group, s->first, s->count};
-    if (rc == 0 && s->op == VOLUME_WRITE && rng_chance(&c->proc->rng, 1, 16))
+    if (rc == 0 && s->op == VOLUME_WRITE && !sc->quiet && rng_chance(&c->proc->rng, 1, 16))
         scribble_plan(s);
     if (rc == 0) {
         s->busy = true;
@@ -463,7 +467,7 @@ static void client_step(struct loop_timer *t)
         if (c->reading_all) {
             if (!choose_read_all(c, s))
                 break;
-        } else if (!c->draining && c->issued < sc->options.operations) {
+        } else if (!c->draining && !sc->quiet && c->issued < sc->options.operations) {
             slot_choose(c, s);
         } else {
             break;
@@ -480,6 +484,8 @@ int sim_client_create(struct sim_proc *p, struct sim_client **out)
         return -ENOMEM;
     c->proc = p;
     c->depth = 1 + (unsigned)rng_below(&p->rng, DEPTH_MAX);
+    if (p->cluster->quiet)
+        c->depth = DEPTH_MAX;
     c->draining = p->cluster->faults_over;
     c->reader = rng_chance(&p->rng, 1, 3);
     for (unsigned i = 0; i < DEPTH_MAX; i++) {
@@ -532,6 +538,42 @@ void sim_client_fenced(struct sim_client *c, unsigned volume, uint64_t asked, ui
 bool sim_client_reads(const struct sim_client *c)
 {
     return c->reader;
+}
+
+int sim_client_do(struct sim_client *c, enum volume_op op, unsigned volume, unsigned group)
+{
+    for (unsigned i = 0; i < DEPTH_MAX && c->open[volume]; i++) {
+        struct slot *s = &c->slots[i];
+        if (s->busy)
+            continue;
+        s->read_all = s->tail = s->whole = s->redo = false;
+        s->op = op;
+        s->volume = volume;
+        s->group = group;
+        s->first = 0;
+        s->count = group_sectors(group);
+        slot_submit(c, s);
+        return s->busy ? (int)i : -EAGAIN;
+    }
+    return -EAGAIN;
+}
+
+int sim_client_result(const struct sim_client *c, int number)
+{
+    return c->slots[number].busy ? -EINPROGRESS : c->slots[number].rc;
+}
+
+bool sim_client_is_open(const struct sim_client *c)
+{
+    for (unsigned v = 0; v < SIM_VOLUMES; v++)
+        if (!c->open[v])
+            return false;
+    return true;
+}
+
+uint64_t sim_client_stripe(unsigned group)
+{
+    return group_offset(group) / MIB;
 }
 
 void sim_client_drain(struct sim_client *c)

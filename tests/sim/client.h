@@ -28,6 +28,20 @@ void sim_client_fenced(struct sim_client *c, unsigned volume, uint64_t asked, ui
 unsigned sim_client_extra(unsigned volume, unsigned part, uint32_t *first);
 /* It does little but reading. */
 bool sim_client_reads(const struct sim_client *c);
+/* By order, where the cluster is quiet: begins op on a whole group (all of its sectors) of volume. A write of
+ * what another one is writing becomes a read. A number for sim_client_result, or -EAGAIN: the volume is not
+ * open, or four are under way. */
+int sim_client_do(struct sim_client *c, enum volume_op op, unsigned volume, unsigned group);
+/* How it ended, 0 or -errno; -EINPROGRESS: it has not. */
+int sim_client_result(const struct sim_client *c, int number);
+/* Both volumes. */
+bool sim_client_is_open(const struct sim_client *c);
+/* The groups: SIM_SMALL_GROUPS of 16 sectors, four in each of the first stripes of the volume (in its first
+ * block, over the edges to the second and third, and over the end of the stripe), then SIM_BIG_GROUPS of one
+ * whole block, each in a stripe of its own. */
+#define SIM_SMALL_GROUPS 64u
+#define SIM_BIG_GROUPS   8u
+uint64_t sim_client_stripe(unsigned group);
 /* No new operations from now on. */
 void sim_client_drain(struct sim_client *c);
 bool sim_client_idle(const struct sim_client *c);

@@ -15,6 +15,7 @@
 #include "tests/sim/explain.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/moves.h"
+#include "tests/sim/plots.h"
 #include "tests/sim/setup.h"
 
 #define MODULE_PORT 7200u
@@ -410,6 +411,7 @@ int sim_cluster_create(const struct sim_options *options, struct sim_cluster **o
     c->claims = calloc(SIM_VOLUMES * SIM_SECTORS, sizeof(*c->claims));
     MUST(c->claims);
     make_shape(c);
+    sim_plot_choose(c);
     MUST(meta_sim_create(rng_u64(&c->rng), c->shape.commit_ns, &c->meta) == 0);
     make_procs(c);
     for (unsigned i = 0; i < SIM_PROCS; i++)
@@ -641,16 +643,19 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
         snprintf(why, cap, "no volumes after 30 s without faults: %s", c->error);
         return SIM_SETUP;
     }
-    make_net(c);
+    if (c->plot)
+        sim_plot_play(c);
+    else
+        make_net(c);
     end = sim_world_now(c->world) + c->options.run_ns;
-    while (sim_world_now(c->world) < end && !c->error[0]) {
+    while (!c->plot && sim_world_now(c->world) < end && !c->error[0]) {
         if (!c->options.no_faults)
             sim_faults_step(c);
         sim_admin_step(c);
         sim_moves_step(c);
         advance(c, (1 + rng_below(&c->rng, 100 * c->shape.calm)) * NS_PER_MS);
     }
-    if (!c->options.no_faults && !c->options.rot && rng_chance(&c->rng, 1, 2))
+    if (!c->options.no_faults && !c->options.rot && !c->plot && rng_chance(&c->rng, 1, 2))
         sim_scene_last(c);
     c->faults_over = true;
     sim_scenes_end(c);

@@ -125,6 +125,9 @@ struct sim_cluster {
     struct sim_admin *admin;
     struct sim_moves *moves;
     struct sim_scenes scenes;
+    const struct sim_plot *plot; /* plots.h: what happens in the place of the faults; NULL = none */
+    unsigned acts;               /* how often it came to its end */
+    bool quiet;                  /* clients do only what they are told to */
     unsigned setup_state;
     char error[512]; /* the first contradiction that a client saw */
 };

@@ -13,6 +13,7 @@
 #include "common/pool.h"
 #include "tests/sim/campaign.h"
 #include "tests/sim/cluster.h"
+#include "tests/sim/plots.h"
 
 struct options {
     char *seed_file, *keep;
@@ -108,11 +109,13 @@ static enum sim_result run_once(const struct options *o, const struct campaign_r
                " take-overs, %" PRIu64 " volume operations, %" PRIu64 " detaches, %" PRIu64
                " without space, %" PRIu64 " ghosts, %" PRIu64 " restores, %" PRIu64 " jumps, %" PRIu64
                " rots, %" PRIu64 " units repaired, %" PRIu64 " damaged reads, %" PRIu64
-               " cache misses, %" PRIu64 " changes of modules, %" PRIu64 " events, trace %016" PRIx64 "\n",
+               " cache misses, %" PRIu64 " changes of modules, plot \"%s\" %u times, %" PRIu64
+               " events, trace %016" PRIx64 "\n",
                run->seed, run->copies, c->completed, c->failed_ops, history_count(c->history), c->kills,
                c->power_losses, c->pauses, c->cuts, c->disconnects, c->media_faults, c->takeovers,
                c->admin_calls, c->detaches, c->no_space, c->ghosts, c->restores, c->jumps, c->rots,
-               c->repaired, c->damaged, c->misses, c->move_calls, sim_world_steps(c->world), *hash);
+               c->repaired, c->damaged, c->misses, c->move_calls, c->plot ? c->plot->name : "none", c->acts,
+               sim_world_steps(c->world), *hash);
     fflush(stdout);
     sim_cluster_destroy(c);
     return result;

@@ -72,7 +72,10 @@ plant("epoch-of-before", "a start serves in a new epoch only",
 # ---- generations, turns, detaches
 plant("confirm-early", "a generation is confirmed when the last write of before it has ended",
       (RWM + "rwm_apply.c", "    return list_empty(&m->versioned) ||", "    return true || list_empty(&m->versioned) ||"),
-      missed="not in 2000 seeds: needs a write that a medium holds up over a detach, and readers before and after it. unit.rwm")
+      missed="masked: the generation's own record is durable only behind all writes before it in the journal, and what is not committed is read by nobody: confirm-from-memory has the former guard removed, too. unit.rwm")
+plant("confirm-from-memory", "... and when its record is durable",
+      (RWM + "rwm_apply.c", "    return list_empty(&m->versioned) ||", "    return true || list_empty(&m->versioned) ||"),
+      (RWM + "rwm_apply.c", "    if (a->phase == RWM_APPLY_DURABLE && a->out == 0) {", "    if (a->phase == RWM_APPLY_DURABLE) {"))
 plant("confirm-while-ahead", "nothing is confirmed that is refused for being old",
       (RWM + "rwm_volume.c", "    volume_complain(m, v, what);\n    m->apply.incomplete = true;", "    volume_complain(m, v, what);"),
       missed="not in 260 seeds: needs a restored store and a detach within its first round. unit.mdc_state, unit.rwm")

@@ -1,0 +1,34 @@
+/* plots.c: which seed has which plot; see plots.h. */
+#include "tests/sim/plots.h"
+
+#include "tests/sim/cluster.h"
+#include "tests/sim/stage.h"
+
+/* By place: a new one takes an empty place, or all others move to other seeds. */
+static const struct sim_plot plots[SIM_PLOTS_PLACES] = {
+    [0] = {"slow write", 1, 3, NULL, plot_slow_write},
+};
+
+void sim_plot_choose(struct sim_cluster *c)
+{
+    uint64_t seed = c->options.seed;
+    bool others = c->options.moves || c->options.rot || c->options.no_faults;
+    if (seed <= SIM_PLOTS_ABOVE || seed % 4 >= 2 || others)
+        return;
+    const struct sim_plot *p = &plots[seed / 4 % SIM_PLOTS_PLACES];
+    if (!p->play || c->options.copies < p->copies_least || c->options.copies > p->copies_most)
+        return;
+    struct sim_shape *s = &c->shape;
+    c->plot = p;
+    c->quiet = true;
+    s->tight = s->rot = s->shared_host = s->resizes = s->restores = false;
+    s->medium_bytes = max_u64(s->medium_bytes, 96 * MIB);
+    if (p->shape)
+        p->shape(c);
+}
+
+void sim_plot_play(struct sim_cluster *c)
+{
+    if (stage_ready(c, 5 * NS_PER_S))
+        c->plot->play(c);
+}

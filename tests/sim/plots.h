@@ -1,0 +1,32 @@
+/*
+ * plots.h: seeds in which nothing is left to chance but the details: a few operations of clients and a few
+ * faults in the one order in which a planted bug (docs/testing.md) hurts. Nothing else goes wrong then; the
+ * checks at the end are those of every seed.
+ *
+ * Of the seeds above 1000 half may have one; so all others, killing ones and kept ones among them, go on
+ * walking the paths that they walked without. A plot has a place of its own among them.
+ */
+#ifndef CISTERN_TESTS_SIM_PLOTS_H
+#define CISTERN_TESTS_SIM_PLOTS_H
+
+#include "common/base.h"
+
+#define SIM_PLOTS_ABOVE  1000u
+#define SIM_PLOTS_PLACES 24u
+
+struct sim_cluster;
+struct sim_plot {
+    const char *name;
+    unsigned copies_least, copies_most;
+    /* Before anything is made: what it needs of the shape. NULL: nothing. */
+    void (*shape)(struct sim_cluster *c);
+    void (*play)(struct sim_cluster *c);
+};
+/* Sets c->plot. */
+void sim_plot_choose(struct sim_cluster *c);
+void sim_plot_play(struct sim_cluster *c);
+
+/* plots_write.c: detaches, stores of metadata from copies, turns. */
+void plot_slow_write(struct sim_cluster *c);
+
+#endif
