@@ -46,7 +46,8 @@ bool mdc_op_watch(struct mdc_state *s, uint64_t now_ns, bool late);
 /* Notes that modules lost their session; reset: the kernel of their host ended it. True: there were such, and
  * mdc_op_watch is to run when SESSION_GRACE_NS is over. */
 bool mdc_op_session_lost(struct mdc_state *s, const struct mdc_session *session, bool reset, uint64_t now_ns);
-/* (term, version) that somebody has seen published; notes it when it is above what this process published. */
+/* (term, version) that somebody has seen published; notes it when this process did not publish it, and is not
+ * known to come after who did. */
 bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version);
 
 /* ---- a store that was put back from an old copy: ops_restore.c ---- */

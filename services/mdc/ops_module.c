@@ -319,9 +319,15 @@ uint32_t mdc_op_module_heartbeat(struct mdc_decision *d, const struct mdc_module
     return STATUS_OK;
 }
 
+/*
+ * Each start of a controller counts one term more than the store says. So another term of the same count was
+ * begun over the same store, which was put back since: its numbers are those that this one would give, even
+ * where what they say beside the count makes it the lower one.
+ */
 bool mdc_op_seen(struct mdc_state *s, uint64_t term, uint64_t version)
 {
-    if (term >= TERM_COUNT_MAX << 16 || term < s->term || (term == s->term && version <= s->version))
+    if (term >= TERM_COUNT_MAX << 16 || term >> 16 < s->term >> 16 ||
+        (term == s->term && version <= s->version))
         return false;
     s->raise_term = max_u64(s->raise_term, term);
     return true;
@@ -404,7 +410,7 @@ static void finish_volume(struct mdc_decision *d, struct mdc_volume *v)
 void mdc_op_advance(struct mdc_decision *d)
 {
     struct mdc_state *s = d->state;
-    if (s->raise_term >= s->counters.term) {
+    if (s->raise_term != 0 && s->raise_term >> 16 >= s->counters.term >> 16) {
         s->counters.term = mdc_term_above(s->raise_term, (uint16_t)(d->fresh.b[0] | d->fresh.b[1] << 8));
         mdc_note_restored(s, d->tx);
         mdc_settle_new_term(s);

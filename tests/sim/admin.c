@@ -29,7 +29,9 @@ struct sim_admin {
         struct mdc_volume_delete_request del;
         struct mdc_attach_request detach;
         struct mdc_module_drain_request drain;
+        struct mdc_volume_open_request open;
     } request;
+    struct mdc_volume_open_reply opened;
     struct mdc_module_reply module;
 };
 
@@ -37,13 +39,15 @@ static void admin_call(struct sim_admin *a, uint16_t method, const struct wire_t
                        const struct wire_type *reply_type, void (*done)(struct cluster_call *, int))
 {
     struct sim_cluster *c = a->cluster;
+    void *reply = reply_type == &mdc_empty_type               ? (void *)&a->none
+                  : reply_type == &mdc_module_reply_type      ? (void *)&a->module
+                  : reply_type == &mdc_volume_open_reply_type ? (void *)&a->opened
+                                                              : &a->volume;
     a->call = (struct cluster_call){.method = method,
                                     .request_type = type,
                                     .request = &a->request,
                                     .reply_type = reply_type,
-                                    .reply = reply_type == &mdc_empty_type          ? (void *)&a->none
-                                             : reply_type == &mdc_module_reply_type ? (void *)&a->module
-                                                                                    : &a->volume,
+                                    .reply = reply,
                                     .timeout_ns = 20 * NS_PER_S,
                                     .done = done};
     a->busy = cluster_call_start(sim_cluster_proc(c, SIM_ADMIN, 0)->admin, &a->call) == 0;
@@ -225,6 +229,22 @@ bool sim_admin_drain(struct sim_cluster *c, uint32_t module)
     memset(&a->request, 0, sizeof(a->request));
     a->request.drain.module = module;
     admin_call(a, MDC_METHOD_MODULE_DRAIN, &mdc_module_drain_request_type, &mdc_module_reply_type,
+               admin_done);
+    return a->busy;
+}
+
+bool sim_admin_open(struct sim_cluster *c, unsigned volume)
+{
+    struct sim_admin *a = admin_of(c);
+    struct mdc_volume_open_request *rq = &a->request.open;
+    if (a->busy)
+        return false;
+    memset(&a->request, 0, sizeof(a->request));
+    snprintf(rq->volume, sizeof(rq->volume), "%s", sim_volume_name(volume));
+    snprintf(rq->host, sizeof(rq->host), "host-admin");
+    rq->instance = 1;
+    rq->shared = true;
+    admin_call(a, MDC_METHOD_VOLUME_OPEN, &mdc_volume_open_request_type, &mdc_volume_open_reply_type,
                admin_done);
     return a->busy;
 }

@@ -13,6 +13,8 @@ void sim_admin_detach_now(struct sim_cluster *c);
 bool sim_admin_detach(struct sim_cluster *c, unsigned volume, unsigned client);
 /* Empties a module. Likewise. */
 bool sim_admin_drain(struct sim_cluster *c, uint32_t module);
+/* Opens a volume, as a host that uses it would: a write turn is drawn. Likewise. */
+bool sim_admin_open(struct sim_cluster *c, unsigned volume);
 bool sim_admin_busy(const struct sim_cluster *c);
 void sim_admin_destroy(struct sim_cluster *c);
 

@@ -7,6 +7,10 @@
 /* By place: a new one takes an empty place, or all others move to other seeds. */
 static const struct sim_plot plots[SIM_PLOTS_PLACES] = {
     [0] = {"slow write", 1, 3, NULL, plot_slow_write},
+    [1] = {"old generation", 1, 3, NULL, plot_old_generation},
+    [2] = {"still attached", 1, 3, NULL, plot_still_attached},
+    [3] = {"new hosts", 1, 3, NULL, plot_new_hosts},
+    [4] = {"turn twice", 1, 3, NULL, plot_turn_twice},
 };
 
 void sim_plot_choose(struct sim_cluster *c)

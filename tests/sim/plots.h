@@ -26,7 +26,12 @@ struct sim_plot {
 void sim_plot_choose(struct sim_cluster *c);
 void sim_plot_play(struct sim_cluster *c);
 
-/* plots_write.c: detaches, stores of metadata from copies, turns. */
+/* plots_write.c */
 void plot_slow_write(struct sim_cluster *c);
+/* plots_restore.c */
+void plot_old_generation(struct sim_cluster *c);
+void plot_still_attached(struct sim_cluster *c);
+void plot_new_hosts(struct sim_cluster *c);
+void plot_turn_twice(struct sim_cluster *c);
 
 #endif

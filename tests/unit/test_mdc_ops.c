@@ -306,6 +306,40 @@ static void test_restored_store(void **state)
     world_free(w);
 }
 
+/*
+ * Another controller began over the same store, as often as this one: the store was put back since. Its term
+ * is only by chance the higher or the lower one, and the turns that it gave are those that this one would.
+ */
+static void test_twin_of_a_term(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    struct client *c = client_new(w, "a");
+    (void)small_cluster(c);
+    uint64_t term = table_head(table_of(w))->term;
+    struct mdc_module_heartbeat_reply hrep;
+    struct mdc_module_heartbeat_request hb = {.module = 1,
+                                              .incarnation = 1001,
+                                              .applied_term = term & ~UINT64_C(0xffff),
+                                              .applied_version = 1,
+                                              .capacity_bytes = 10 * GB};
+    assert_int_not_equal(hb.applied_term, term); /* the seed's */
+    assert_int_equal(
+        CALL(c, MODULE_HEARTBEAT, mdc_module_heartbeat_request, &hb, mdc_module_heartbeat_reply, &hrep),
+        STATUS_OK);
+    assert_false(hrep.register_again);
+    WORLD_UNTIL(w, table_head(table_of(w))->term >> 16 > term >> 16);
+    check_table(w);
+    term = table_head(table_of(w))->term;
+    hb.applied_term = term - (UINT64_C(1) << 16); /* one of before: nothing is wrong */
+    assert_int_equal(
+        CALL(c, MODULE_HEARTBEAT, mdc_module_heartbeat_request, &hb, mdc_module_heartbeat_reply, &hrep),
+        STATUS_OK);
+    assert_int_equal(hrep.term, term);
+    client_free(c);
+    world_free(w);
+}
+
 static void test_pools(void **state)
 {
     (void)state;
@@ -570,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_copy_of_a_medium_in_use),
         cmocka_unit_test(test_module_limit),
         cmocka_unit_test(test_restored_store),
+        cmocka_unit_test(test_twin_of_a_term),
         cmocka_unit_test(test_pools),
         cmocka_unit_test(test_queries),
         cmocka_unit_test(test_register_again),
