@@ -199,7 +199,8 @@ TYPE(cluster_status_reply, R(cluster_status_reply, "cluster", BIN, cluster),
      F(cluster_status_reply, "lost", U64, lost), F(cluster_status_reply, "diff", U64, differing),
      F(cluster_status_reply, "scrubs", U32, scrubs), F(cluster_status_reply, "idles", U32, modules_idle),
      F(cluster_status_reply, "idle", U32, idle), F(cluster_status_reply, "dmgs", U32, modules_damaged),
-     F(cluster_status_reply, "dmg", U32, damaged), WIRE_END);
+     F(cluster_status_reply, "dmg", U32, damaged), F(cluster_status_reply, "single", U32, partitions_single),
+     F(cluster_status_reply, "repl", U64, replace_ms), WIRE_END);
 INFO(module_list_reply, module_info, R(module_info, "id", U32, id), F(module_info, "pool", U32, pool),
      F(module_info, "name", STR, name), F(module_info, "host", STR, host), F(module_info, "rack", STR, rack),
      F(module_info, "pname", STR, pool_name), F(module_info, "kind", U8, kind),
@@ -213,7 +214,9 @@ INFO(module_list_reply, module_info, R(module_info, "id", U32, id), F(module_inf
      F(module_info, "wgt", U64, weight_bytes), F(module_info, "wset", BOOL, weight_set),
      F(module_info, "drain", BOOL, draining), F(module_info, "rmv", BOOL, removing),
      F(module_info, "away", BOOL, away), F(module_info, "join", U32, joining),
-     F(module_info, "leav", U64, leaving_blocks), CARE(module_info), WIRE_END);
+     F(module_info, "leav", U64, leaving_blocks), F(module_info, "down", BOOL, down),
+     F(module_info, "dmgms", U64, damaged_ms), F(module_info, "cps", U8, copies), CARE(module_info),
+     WIRE_END);
 TYPE(scrub_request, F(scrub_request, "pool", STR, pool), F(scrub_request, "mod", U32, module),
      R(scrub_request, "order", U64, order), WIRE_END);
 TYPE(scrub_reply, F(scrub_reply, "mods", U32, modules), WIRE_END);

@@ -337,6 +337,8 @@ struct mdc_cluster_status_reply {
     char waits[224];               /* for whom, for one of them */
     /* Modules that are down and in no pool, and that say that their store is damaged; one of each. */
     uint32_t modules_idle, idle, modules_damaged, damaged;
+    uint32_t partitions_single; /* of pools with several copies: one is in sync, and not damaged */
+    uint64_t replace_ms;        /* who is away or damaged for longer has its copies made elsewhere */
 };
 struct mdc_module_info {
     uint32_t id, pool;
@@ -355,6 +357,9 @@ struct mdc_module_info {
     bool away;               /* for so long that its copies are made elsewhere */
     uint32_t joining;        /* partitions that it is filled with */
     uint64_t leaving_blocks; /* that it still has of partitions that it has left */
+    bool down;               /* silent: state tells what it is to requests, and damaged hides down there */
+    uint64_t damaged_ms;     /* for how long that is known */
+    uint8_t copies;          /* that its pool keeps; 0 = it is in none */
     struct mdc_care care;
 };
 /* Of the modules of a pool, of one, or of all. */

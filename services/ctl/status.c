@@ -2,11 +2,11 @@
 #include "services/ctl/ctl.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/table/table.h"
+#include "services/ctl/problems.h"
 
 static const char *word(const char *const *words, size_t count, unsigned number)
 {
@@ -92,86 +92,74 @@ static const struct sheet_column columns[] = {
     {"scrubs", "scrubs running", SHEET_NUMBER},
     {"modules_idle", NULL, SHEET_NUMBER},
     {"modules_damaged", NULL, SHEET_NUMBER},
+    {"partitions_single", NULL, SHEET_NUMBER},
+    {"replace_after_ms", NULL, SHEET_NUMBER},
 };
 
-static void problem(char *out, size_t room, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void problem(char *out, size_t room, const char *fmt, ...)
+struct finding {
+    struct problems problems;
+    uint64_t replace_ms;
+};
+
+static void find_in_modules(void *arg, const void *reply)
 {
-    va_list args;
-    size_t n = strlen(out);
-    if (n > 0)
-        n += (size_t)snprintf(out + n, room - n, "\n");
-    va_start(args, fmt);
-    vsnprintf(out + n, room - n, fmt, args);
-    va_end(args);
+    const struct mdc_module_list_reply *r = reply;
+    struct finding *f = arg;
+    for (uint32_t i = 0; i < r->count; i++)
+        problems_of_module(&f->problems, &r->items[i], f->replace_ms);
 }
 
-static void find_problems(const struct mdc_cluster_status_reply *r, char *out, size_t room)
+static void find_in_pools(void *arg, const void *reply)
 {
-    out[0] = '\0';
-    const uint32_t known = r->modules_idle + r->modules_damaged; /* there is more to say of these */
-    if (r->modules_up + known < r->modules)
-        problem(out, room, "%u of %u modules are not up (cistern module list)",
-                r->modules - r->modules_up - known, r->modules);
-    if (r->modules_idle > 0)
-        problem(
-            out, room,
-            "%u modules are down and in no pool; one of them is module %u: start it, or have it forgotten "
-            "(cistern module remove %u)",
-            r->modules_idle, r->idle, r->idle);
-    if (r->modules_damaged > 0)
-        problem(
-            out, room,
-            "%u modules are damaged; one of them is module %u: what it lost is not made anew by itself. With "
-            "several copies empty it (cistern module drain %u), then wipe its disk and add it again",
-            r->modules_damaged, r->damaged, r->damaged);
-    if (r->partitions_served < r->partitions)
-        problem(out, room, "%u of %u partitions are not served: their I/O waits (cistern partition list)",
-                r->partitions - r->partitions_served, r->partitions);
-    if (r->partitions_unsettled > 0)
-        problem(out, room,
-                "nothing is decided about %u of %u partitions; one of them %s (cistern partition show)",
-                r->partitions_unsettled, r->partitions, r->waits);
-    if (r->copies_missing > 0 && r->recover_blocks == 0)
-        problem(out, room, "%u copies are not in sync", r->copies_missing);
-    else if (r->copies_missing > 0 && r->recover_rate == 0)
-        problem(out, room, "%u copies are not in sync: %" PRIu64 " blocks to go", r->copies_missing,
-                r->recover_blocks);
-    else if (r->copies_missing > 0)
-        problem(out, room,
-                "%u copies are not in sync: %" PRIu64 " blocks to go, %" PRIu64 " MiB/s, %" PRIu64
-                " s left at most",
-                r->copies_missing, r->recover_blocks, r->recover_rate / (uint64_t)MIB,
-                (uint64_t)(r->recover_blocks * BLOCK_BYTES / r->recover_rate + 1));
-    if (r->modules_full > 0)
-        problem(out, room,
-                "%u modules are all but full: writes will end in \"no space\" (cistern module list)",
-                r->modules_full);
-    if (r->modules_near_full > 0)
-        problem(out, room, "%u modules are nearly full (cistern module list)", r->modules_near_full);
-    if (r->lost > 0)
-        problem(out, room,
-                "%" PRIu64
-                " units of 4 KiB could be read in no copy (the modules' logs, cistern scrub status)",
-                r->lost);
-    if (r->differing > 0)
-        problem(out, room, "%" PRIu64 " blocks differed between copies in sync (the modules' logs)",
-                r->differing);
+    const struct mdc_pool_list_reply *r = reply;
+    struct finding *f = arg;
+    for (uint32_t i = 0; i < r->count; i++)
+        problems_of_pool(&f->problems, &r->items[i]);
+}
+
+static enum ctl_exit find_problems(struct ctl *ctl, const struct mdc_cluster_status_reply *r,
+                                   struct finding *f)
+{
+    static struct mdc_module_list_reply modules;
+    static struct mdc_pool_list_reply pools;
+    enum ctl_exit rc = CTL_DONE;
+    f->replace_ms = r->replace_ms;
+    if (r->modules_up < r->modules)
+        rc = ctl_pages_read(ctl,
+                            &(struct ctl_pages){.method = MDC_METHOD_MODULE_LIST,
+                                                .what = "list the modules",
+                                                .reply = &modules,
+                                                .next_offset = offsetof(struct mdc_module_list_reply, next),
+                                                .add = find_in_modules,
+                                                .arg = f});
+    problems_modules_end(&f->problems);
+    problems_of_cluster(&f->problems, r);
+    if (rc == CTL_DONE)
+        rc =
+            ctl_pages_read(ctl, &(struct ctl_pages){.method = MDC_METHOD_POOL_LIST,
+                                                    .what = "list the pools",
+                                                    .reply = &pools,
+                                                    .next_offset = offsetof(struct mdc_pool_list_reply, next),
+                                                    .add = find_in_pools,
+                                                    .arg = f});
+    return rc;
 }
 
 enum ctl_exit ctl_status(struct ctl *ctl, char *const *args)
 {
     static struct mdc_cluster_status_reply r;
     const struct mdc_empty nothing = {0};
-    char cluster[33], problems[2048];
+    static struct finding f;
+    char cluster[33];
     (void)args;
-    const enum ctl_exit rc =
-        ctl_call(ctl, MDC_METHOD_CLUSTER_STATUS, &nothing, &r, "read the cluster's status");
+    enum ctl_exit rc = ctl_call(ctl, MDC_METHOD_CLUSTER_STATUS, &nothing, &r, "read the cluster's status");
+    if (rc == CTL_DONE)
+        rc = find_problems(ctl, &r, &f);
     if (rc != CTL_DONE)
         return rc;
+    const char *problems = f.problems.text;
     struct sheet s;
     sheet_init(&s, columns, ARRAY_LEN(columns));
-    find_problems(&r, problems, sizeof(problems));
     sheet_add_text(&s, r.partitions_served < r.partitions ? "unserved"
                        : problems[0] != '\0'              ? "degraded"
                                                           : "ok");
@@ -204,7 +192,9 @@ enum ctl_exit ctl_status(struct ctl *ctl, char *const *args)
                                 r.differing,
                                 r.scrubs,
                                 r.modules_idle,
-                                r.modules_damaged};
+                                r.modules_damaged,
+                                r.partitions_single,
+                                r.replace_ms};
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
         sheet_add_number(&s, numbers[i]);
     return ctl_print_record(ctl, &s);

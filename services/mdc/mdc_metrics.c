@@ -92,7 +92,7 @@ static void count_partition(struct mdc_state *s, const struct record_pool *pool,
         leaving |= (p->members[k] & TABLE_MEMBER_LEAVING) != 0;
     }
     f->partitions_moving += leaving;
-    if (m == NULL || !mdc_module_serves(m))
+    if (m == NULL || !mdc_module_answers(m))
         f->partitions_unserved++;
     else if (in_sync < pool->copies)
         f->partitions_degraded++;

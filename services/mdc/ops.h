@@ -125,7 +125,7 @@ void mdc_move_advance(struct mdc_decision *d);
 bool mdc_move_note(struct mdc_state *s, const struct mdc_tx *tx);
 /* A pool is due; sets state.move_due. */
 bool mdc_move_is_due(struct mdc_state *s, uint64_t now_ns);
-/* Away for so long that its copies are made elsewhere. */
+/* Away, or damaged in a pool with several copies, for so long that its copies are made elsewhere. */
 bool mdc_module_away(const struct mdc_state *s, const struct mdc_module *m, uint64_t now_ns);
 /* Fills the description of a volume, a pool. */
 void mdc_volume_describe(struct mdc_state *s, const struct mdc_volume *v, struct mdc_volume_info *out);

@@ -222,6 +222,15 @@ static bool take_description(struct mdc_module *m, const struct mdc_module_regis
     return memcmp(&old, &m->rec, sizeof(old)) != 0;
 }
 
+static void take_damaged(struct mdc_module *m, bool damaged, uint64_t now_ns)
+{
+    m->damaged = damaged;
+    if (!damaged)
+        m->damaged_ns = 0;
+    else if (m->damaged_ns == 0)
+        m->damaged_ns = now_ns;
+}
+
 uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_register_request *rq,
                                 struct mdc_module_register_reply *rep)
 {
@@ -257,7 +266,7 @@ uint32_t mdc_op_module_register(struct mdc_decision *d, const struct mdc_module_
     }
     m->capacity_bytes = rq->capacity_bytes;
     m->used_bytes = rq->used_bytes;
-    m->damaged = rq->damaged;
+    take_damaged(m, rq->damaged, d->now_ns);
     m->registered = true;
     m->session = d->session;
     m->down = false;
@@ -308,7 +317,7 @@ uint32_t mdc_op_module_heartbeat(struct mdc_decision *d, const struct mdc_module
     if (m->capacity_bytes != rq->capacity_bytes)
         m->store = true;
     m->down = false;
-    m->damaged = rq->damaged;
+    take_damaged(m, rq->damaged, d->now_ns);
     m->capacity_bytes = rq->capacity_bytes;
     struct mdc_held held = {rq->highest_epoch, rq->highest_layer, rq->highest_generation, rq->highest_turn};
     if (held_valid(&held))

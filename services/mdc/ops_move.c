@@ -19,8 +19,16 @@
 
 /* ---- a pool as it is, and as it should be ---- */
 
+/*
+ * A damaged store stays damaged until it is made anew, and what its module holds does not count. Others make
+ * copies elsewhere, never it: so where it has the only copy, as in all of a pool with one, there is nothing
+ * to be done without an operator.
+ */
 bool mdc_module_away(const struct mdc_state *s, const struct mdc_module *m, uint64_t now_ns)
 {
+    if (m->damaged && m->rec.pool != 0 && s->pools[m->rec.pool - 1].rec.copies > 1 &&
+        now_ns - m->damaged_ns > s->moves.replace_ns)
+        return true;
     return m->down && now_ns - m->heard_ns > s->moves.replace_ns;
 }
 

@@ -289,6 +289,9 @@ uint32_t mdc_op_module_add(struct mdc_decision *d, const struct mdc_module_add_r
     if (m->rec.pool != 0)
         return refuse(d, "add", m, STATUS_BUSY,
                       m->rec.pool == pool->rec.id ? "it is in that pool" : "it is in another pool");
+    if (m->damaged)
+        return refuse(d, "add", m, STATUS_INVALID,
+                      "its store is damaged; stop it, wipe its disk, and start it: it comes as a new module");
     if (!mdc_module_serves(m))
         return refuse(d, "add", m, STATUS_AGAIN, "it is not up; start it");
     if (m->rec.draining)
@@ -501,7 +504,7 @@ uint32_t mdc_op_partition_show(struct mdc_decision *d, const struct mdc_partitio
     rep->index = p;
     rep->epoch = r->epoch;
     const uint32_t index = pool->rec.first_partition + p;
-    rep->served = m != NULL && mdc_module_serves(m) && mdc_settle_serves(d->state, index);
+    rep->served = m != NULL && mdc_module_answers(m) && mdc_settle_serves(d->state, index);
     (void)mdc_settle_explain(d->state, index, rep->waits, sizeof(rep->waits));
     memcpy(rep->rule, story.rule, sizeof(rep->rule));
     tell_moves(d, pool, p, rep->moves, sizeof(rep->moves));

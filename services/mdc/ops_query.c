@@ -53,7 +53,7 @@ void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc
         out->modules++;
         out->capacity_bytes += m->capacity_bytes;
         out->used_bytes += m->used_bytes;
-        if (!mdc_module_serves(m))
+        if (!mdc_module_answers(m))
             continue;
         out->copies_missing += m->care.copies_missing;
         out->recover_blocks += m->care.recover_blocks;
@@ -71,7 +71,7 @@ void mdc_pool_describe(struct mdc_state *s, const struct mdc_pool *p, struct mdc
         const struct record_partition *part = &s->partitions[p->rec.first_partition + i];
         const struct mdc_module *m = mdc_module_by_id(s, mdc_partition_primary(part));
         out->partitions_served +=
-            m != NULL && mdc_module_serves(m) && mdc_settle_serves(s, p->rec.first_partition + i);
+            m != NULL && mdc_module_answers(m) && mdc_settle_serves(s, p->rec.first_partition + i);
     }
 }
 
@@ -211,6 +211,9 @@ void mdc_module_describe(struct mdc_state *s, const struct mdc_module *m, uint64
     const struct mdc_pool *pool = mdc_pool_by_id(s, m->rec.pool);
     for (uint32_t i = 0; pool != NULL && i < pool->rec.partitions; i++)
         out->joining += is_joining(&s->partitions[pool->rec.first_partition + i], m->rec.id);
+    out->down = m->down;
+    out->copies = pool != NULL ? pool->rec.copies : 0;
+    out->damaged_ms = m->damaged ? (now_ns - m->damaged_ns) / NS_PER_MS : 0;
     out->care = m->care;
 }
 
@@ -241,7 +244,7 @@ struct mdc_progress mdc_partition_progress(struct mdc_state *s, uint32_t index, 
     struct mdc_progress p = {0, 0, 0};
     const struct mdc_pool *pool = mdc_pool_by_id(s, s->partition_pool[index]);
     const struct mdc_module *m = mdc_module_by_id(s, mdc_partition_primary(&s->partitions[index]));
-    if (pool == NULL || m == NULL || !mdc_module_serves(m))
+    if (pool == NULL || m == NULL || !mdc_module_answers(m))
         return p;
     for (uint32_t i = 0; i < m->recovery_count; i++) {
         const struct mdc_recovery *r = &m->recoveries[i];
@@ -272,7 +275,7 @@ static void partition_describe(struct mdc_state *s, uint32_t index, struct mdc_p
     out->recover_done = (uint32_t)min_u64(progress.done, UINT32_MAX);
     out->recover_s = (uint32_t)min_u64(progress.seconds, UINT32_MAX);
     const struct mdc_module *m = mdc_module_by_id(s, out->primary);
-    out->served = m != NULL && mdc_module_serves(m) && mdc_settle_serves(s, index);
+    out->served = m != NULL && mdc_module_answers(m) && mdc_settle_serves(s, index);
 }
 
 uint32_t mdc_op_partition_list(struct mdc_decision *d, const struct mdc_list_request *rq,
@@ -409,6 +412,28 @@ uint32_t mdc_op_gateway_list(struct mdc_decision *d, const struct mdc_list_reque
     return STATUS_OK;
 }
 
+/* Would what the partition holds be lost with one module? A damaged module's copy is no second one. */
+static bool hangs_on_one(struct mdc_state *s, const struct record_partition *p)
+{
+    unsigned well = 0, damaged = 0;
+    for (unsigned k = 0; k < TABLE_MEMBERS_MAX && p->members[k] != 0; k++) {
+        const struct mdc_module *m = mdc_module_by_id(s, TABLE_MEMBER_ID(p->members[k]));
+        if (m == NULL || !(p->members[k] & TABLE_MEMBER_IN_SYNC) || !mdc_module_answers(m))
+            continue;
+        well += !m->damaged;
+        damaged += m->damaged;
+    }
+    return well == 1 || (well == 0 && damaged > 0);
+}
+
+static uint32_t count_single(struct mdc_state *s, const struct record_pool *pool)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; pool->copies > 1 && i < pool->partitions; i++)
+        n += hangs_on_one(s, &s->partitions[pool->first_partition + i]);
+    return n;
+}
+
 static void count_pools(struct mdc_state *s, struct mdc_cluster_status_reply *rep)
 {
     for (uint32_t i = 0; i < s->limits.pools; i++) {
@@ -421,6 +446,7 @@ static void count_pools(struct mdc_state *s, struct mdc_cluster_status_reply *re
         rep->partitions_served += info.partitions_served;
         rep->volumes += info.volumes;
         rep->moves += info.moves_joining + info.moves_waiting + info.moves_leaving;
+        rep->partitions_single += count_single(s, &s->pools[i].rec);
     }
 }
 
@@ -448,6 +474,7 @@ uint32_t mdc_op_cluster_status(struct mdc_decision *d, const struct mdc_empty *r
     free(n.hosts);
     rep->cluster = s->cluster;
     rep->uptime_ms = (d->now_ns - s->started_ns) / NS_PER_MS;
+    rep->replace_ms = s->moves.replace_ns / NS_PER_MS;
     for (uint32_t i = 0; i < s->limits.modules; i++) {
         const struct mdc_module *m = &s->modules[i];
         if (m->rec.id == 0)
@@ -462,7 +489,7 @@ uint32_t mdc_op_cluster_status(struct mdc_decision *d, const struct mdc_empty *r
         rep->damaged = damaged ? m->rec.id : rep->damaged;
         rep->capacity_bytes += m->capacity_bytes;
         rep->used_bytes += m->used_bytes;
-        if (mdc_module_serves(m))
+        if (mdc_module_answers(m))
             count_care(&m->care, rep);
     }
     count_pools(s, rep);

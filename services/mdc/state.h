@@ -39,6 +39,7 @@ struct mdc_module { /* index = id - 1; rec.id 0 = free */
     struct mdc_session *session; /* that it was heard on last; NULL = gone */
     bool registered;             /* by this incarnation with this MDC process */
     bool damaged, down;
+    uint64_t damaged_ns; /* since when this process knows that it is damaged; 0 = it is not */
     uint32_t partitions; /* of which it is a member */
     bool publish, store; /* changed outside a decision (heartbeat, silence): the next batch takes it up */
     /* The store does not know of a generation that it has seen: until it confirms a table of this term, what
@@ -73,7 +74,7 @@ struct mdc_moving {
     uint32_t leaving;     /* members that are to go */
     uint32_t stuck;       /* partitions that no module which answers has a copy of, so nothing moves */
     uint32_t missing;     /* copies that the pool should have of each partition, and no module can take */
-    uint32_t away;        /* modules that are away for so long that their copies are made elsewhere */
+    uint32_t away;        /* modules that are away, or damaged, for so long that their copies are made elsewhere */
     uint64_t rest_ns;     /* since when nothing moves and all are in sync; 0 = not so */
     uint64_t handover_ns; /* when a primary was changed last */
 };
@@ -245,9 +246,15 @@ static inline uint64_t mdc_module_weight(const struct mdc_module *m)
 {
     return m->rec.weight_mib != 0 ? m->rec.weight_mib * MIB : m->capacity_bytes;
 }
+/* It answers its clients; one whose store is damaged does, too. */
+static inline bool mdc_module_answers(const struct mdc_module *m)
+{
+    return m->registered && !m->down;
+}
+/* ... and all that it holds counts. */
 static inline bool mdc_module_serves(const struct mdc_module *m)
 {
-    return m->registered && !m->down && !m->damaged;
+    return mdc_module_answers(m) && !m->damaged;
 }
 
 /* ---- changing ---- */

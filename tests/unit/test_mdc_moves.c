@@ -20,6 +20,7 @@ struct desk {
     struct mdc_error error;
     struct mdc_session *session[MODULES + 1];
     uint64_t now_ns, incarnation[MODULES + 1], starts[MODULES + 1];
+    bool damaged[MODULES + 1];
     unsigned copies;
     bool limited;               /* what is under way was begun by the mover: its limits hold */
     unsigned least[PARTITIONS]; /* in-sync copies that there were at least, once they were complete */
@@ -43,7 +44,8 @@ static void start(struct desk *k, unsigned n)
                                              .module = k->starts[n] > 1 ? n : 0,
                                              .kind = TABLE_MODULE_OSD,
                                              .media = TABLE_MEDIA_SSD,
-                                             .capacity_bytes = GIB};
+                                             .capacity_bytes = GIB,
+                                             .damaged = k->damaged[n]};
     struct mdc_module_register_reply rep = {0};
     snprintf(sr.host, sizeof(sr.host), "h%u", n);
     if (!k->session[n])
@@ -166,7 +168,8 @@ static void beat(struct desk *k, unsigned n)
                                               .incarnation = k->s->modules[n - 1].rec.incarnation,
                                               .applied_term = k->s->term,
                                               .applied_version = k->s->version,
-                                              .capacity_bytes = GIB};
+                                              .capacity_bytes = GIB,
+                                              .damaged = k->damaged[n]};
     struct mdc_module_heartbeat_reply rep = {0};
     struct mdc_decision d = decision(k, n);
     assert_int_equal(mdc_op_module_heartbeat(&d, &rq, &rep), STATUS_OK);
@@ -397,6 +400,102 @@ static void test_away_without_room(void **state)
     desk_end(k);
 }
 
+static unsigned in_sync_at(struct desk *k, uint32_t module)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < PARTITIONS; i++)
+        for (unsigned m = 0; m < TABLE_MEMBERS_MAX; m++)
+            n += part(k, i)->members[m] == (module | IN_SYNC);
+    return n;
+}
+
+/* Whoever is in sync stays it, so no copy is lost on the way. */
+static void damaged_is_replaced(bool restarts)
+{
+    struct desk *k = desk_new(2, 4);
+    const unsigned had = held(k, 3);
+    k->damaged[3] = true;
+    if (restarts) {
+        gone(k, 3);
+        memset(k->least, 0, sizeof(k->least));
+        start(k, 3);
+        assert_int_equal(in_sync_at(k, 3), 0);
+    }
+    for (unsigned i = 0; i < 66; i++) {
+        look(k, 9 * NS_PER_S);
+        assert_int_equal(held(k, 3), had);
+        assert_int_equal(in_sync_at(k, 3), restarts ? 0 : had);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        look(k, 9 * NS_PER_S);
+    assert_int_equal(k->s->pools[0].moving.away, 1);
+    (void)run(k);
+    assert_int_equal(held(k, 3), 0);
+    assert_int_equal(k->s->pools[0].moving.leaving + k->s->pools[0].moving.waiting, 0);
+    check_full(k);
+    desk_end(k);
+}
+
+/* Damaged for longer than the setting: as one that is away, whether it began with a start or not. */
+static void test_damaged(void **state)
+{
+    (void)state;
+    damaged_is_replaced(false);
+    damaged_is_replaced(true);
+}
+
+/* Its store is made anew, or was not damaged after all: the time counts from when it was last said. */
+static void test_damaged_and_well_again(void **state)
+{
+    (void)state;
+    struct desk *k = desk_new(2, 4);
+    const unsigned had = held(k, 3);
+    for (unsigned i = 0; i < 140; i++) {
+        k->damaged[3] = i % 30 != 29; /* well for a moment, each 300 s */
+        look(k, 10 * NS_PER_S);
+        assert_int_equal(held(k, 3), had);
+    }
+    assert_true(k->s->modules[2].damaged_ns != 0);
+    desk_end(k);
+}
+
+/* It has the only copy in sync: nobody could be filled from it, and it goes nowhere. */
+static void test_damaged_alone(void **state)
+{
+    (void)state;
+    struct record_partition before[PARTITIONS];
+    struct desk *k = desk_new(1, 3);
+    k->damaged[3] = true;
+    look(k, NS_PER_S);
+    memcpy(before, part(k, 0), sizeof(before));
+    for (unsigned i = 0; i < 100; i++)
+        look(k, 9 * NS_PER_S);
+    assert_memory_equal(before, part(k, 0), sizeof(before));
+    assert_int_equal(k->s->pools[0].moving.away, 0);
+    assert_int_equal(k->s->pools[0].moving.stuck, 0);
+    desk_end(k);
+
+    k = desk_new(2, 3);
+    gone(k, 2);
+    memset(k->least, 0, sizeof(k->least));
+    look(k, NS_PER_S);
+    look(k, NS_PER_S);
+    k->damaged[3] = true;
+    for (unsigned i = 0; i < 100; i++)
+        look(k, 9 * NS_PER_S);
+    assert_int_equal(k->s->pools[0].moving.away, 2);
+    assert_true(k->s->pools[0].moving.stuck > 0);
+    (void)run(k);
+    unsigned alone = 0;
+    for (unsigned i = 0; i < PARTITIONS; i++) {
+        assert_int_equal(copies_of(k, i, false), 2);
+        alone += mdc_partition_primary(part(k, i)) == 3 && copies_of(k, i, true) == 1;
+    }
+    assert_true(alone > 0);
+    assert_int_equal(k->s->pools[0].moving.stuck, alone);
+    desk_end(k);
+}
+
 /* A restart of the controller loses nothing: the records say how far it was. */
 static void test_restart_in_between(void **state)
 {
@@ -569,6 +668,9 @@ int main(void)
         cmocka_unit_test(test_away),
         cmocka_unit_test(test_back_in_time),
         cmocka_unit_test(test_away_without_room),
+        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_damaged_and_well_again),
+        cmocka_unit_test(test_damaged_alone),
         cmocka_unit_test(test_highest_epoch_of_one_that_was_left),
         cmocka_unit_test(test_restart_in_between),
         cmocka_unit_test(test_primaries),

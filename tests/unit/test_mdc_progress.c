@@ -150,6 +150,12 @@ static void modules_that_need_somebody(void **state)
     assert_int_equal(r.idle, 3);
     assert_int_equal(r.modules_damaged, 1);
     assert_int_equal(r.damaged, 2);
+    /* Both serve; what the well one has is the only copy that counts. */
+    assert_int_equal(r.partitions_served, 8);
+    assert_int_equal(r.partitions_single, 8);
+    assert_int_equal(r.replace_ms, 600 * 1000);
+    tell(c, 2, 1, &well);
+    assert_int_equal(status_of(c).partitions_single, 0);
     struct mdc_module_request gone = {.module = 3};
     struct mdc_module_reply reply;
     assert_int_equal(CALL(c, MODULE_REMOVE, mdc_module_request, &gone, mdc_module_reply, &reply), STATUS_OK);
