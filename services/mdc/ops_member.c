@@ -31,7 +31,7 @@ static int member_find(const struct record_partition *p, uint32_t module)
     return -1;
 }
 
-/* Someone else in sync, of whom something was heard. */
+/* Someone else in sync, of whom something was heard, and who knows of all that it should have. */
 static bool others_in_sync(struct mdc_state *s, const struct record_partition *p, uint32_t module)
 {
     for (unsigned i = 0; i < TABLE_MEMBERS_MAX; i++) {
@@ -123,7 +123,10 @@ static bool take_item(struct mdc_decision *d, const struct mdc_module_report_ite
     case MDC_REPORT_LOST:
         return !in_sync;
     case MDC_REPORT_IN_SYNC:
-        if (in_sync || !alive(s, item->member) || m->rec.pool != item->pool)
+        /* A damaged primary that is alone does not know what it has lost: who is equal to it lacks that, and
+         * would serve zeroes where the primary says that it can not tell. */
+        if (in_sync || !alive(s, item->member) || m->rec.pool != item->pool ||
+            !others_in_sync(s, p, item->member))
             return false;
         p->members[at] |= TABLE_MEMBER_IN_SYNC;
         mdc_members_sort(p);

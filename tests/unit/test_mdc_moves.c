@@ -493,6 +493,16 @@ static void test_damaged_alone(void **state)
     }
     assert_true(alone > 0);
     assert_int_equal(k->s->pools[0].moving.stuck, alone);
+    /* Nor is the other made equal to what is left there. */
+    start(k, 2);
+    for (unsigned i = 0; i < 200; i++) {
+        look(k, 100 * NS_PER_MS);
+        (void)fill_one(k, i % (alone + 1));
+    }
+    for (unsigned i = 0; i < PARTITIONS; i++)
+        if (mdc_partition_primary(part(k, i)) == 3)
+            alone -= copies_of(k, i, true) == 1;
+    assert_int_equal(alone, 0);
     desk_end(k);
 }
 
