@@ -50,21 +50,25 @@ static void print_common(FILE *out)
         out);
 }
 
-static void print_command_line(const struct ctl_command *c, FILE *out)
+/* Of a command with its arguments; out holds 64 bytes. */
+static const char *command_line(const struct ctl_command *c, char *out)
 {
-    char left[64];
-    snprintf(left, sizeof(left), "%s%s%s %s", c->group != NULL ? c->group : "", c->group != NULL ? " " : "",
-             c->name, c->args);
-    fprintf(out, "  %-32s %s\n", left, c->help);
+    snprintf(out, 64, "%s%s%s%s%s", c->group != NULL ? c->group : "", c->group != NULL ? " " : "", c->name,
+             c->args[0] != '\0' ? " " : "", c->args);
+    return out;
 }
 
 static void print_commands(const char *group, FILE *out)
 {
     fprintf(out, "Usage: cistern [OPTION]... %s%sCOMMAND [ARGUMENT]... [OPTION]...\n\nCommands:\n",
             group != NULL ? group : "", group != NULL ? " " : "");
+    char line[64];
+    size_t width = 0;
+    for (const struct ctl_command *c = ctl_commands; c->name != NULL; c++)
+        width = max_u64(width, strlen(command_line(c, line)));
     for (const struct ctl_command *c = ctl_commands; c->name != NULL; c++)
         if (group == NULL || (c->group != NULL && strcmp(c->group, group) == 0))
-            print_command_line(c, out);
+            fprintf(out, "  %-*s  %s\n", (int)width, command_line(c, line), c->help);
 }
 
 void ctl_help_commands(FILE *out)

@@ -11,12 +11,42 @@
 /* ---- partition list ---- */
 
 static const struct sheet_column list_columns[] = {
-    {"pool", "POOL", SHEET_NUMBER},        {"index", "INDEX", SHEET_NUMBER},
-    {"epoch", "EPOCH", SHEET_NUMBER},      {"primary", "PRIMARY", SHEET_NUMBER},
-    {"members", "MEMBERS", SHEET_NUMBERS}, {"in_sync", "IN SYNC", SHEET_NUMBERS},
-    {"served", "SERVED", SHEET_BOOL},      {"sent_percent", "SENT %", SHEET_NUMBER},
-    {"blocks_left", "LEFT", SHEET_NUMBER}, {"seconds_left", "SECONDS", SHEET_NUMBER},
+    {"pool", NULL, SHEET_NUMBER},
+    {"pool_name", "POOL", SHEET_TEXT},
+    {"index", "INDEX", SHEET_NUMBER},
+    {"epoch", "EPOCH", SHEET_NUMBER},
+    {"primary", "PRIMARY", SHEET_NUMBER},
+    {"members", "MEMBERS", SHEET_NUMBERS},
+    {"in_sync", "IN SYNC", SHEET_NUMBERS},
+    {"served", "SERVED", SHEET_BOOL},
+    {"sent_percent", "SENT %", SHEET_NUMBER},
+    {"blocks_left", "LEFT", SHEET_NUMBER},
+    {"seconds_left", "SECONDS", SHEET_NUMBER},
 };
+struct listing {
+    struct sheet sheet;
+    struct mdc_pool_info pools[256]; /* the first ones; those of others are told by number */
+    uint32_t pool_count;
+};
+
+static void add_pools(void *arg, const void *reply)
+{
+    const struct mdc_pool_list_reply *r = reply;
+    struct listing *l = arg;
+    for (uint32_t i = 0; i < r->count && l->pool_count < ARRAY_LEN(l->pools); i++)
+        l->pools[l->pool_count++] = r->items[i];
+}
+
+static void add_pool_name(struct listing *l, uint32_t pool)
+{
+    char number[16];
+    snprintf(number, sizeof(number), "%u", pool);
+    const char *name = number;
+    for (uint32_t i = 0; i < l->pool_count; i++)
+        if (l->pools[i].id == pool)
+            name = l->pools[i].name;
+    sheet_add_text(&l->sheet, name);
+}
 
 /* Of what one that is not in sync lacks; 0 too while nobody knows yet how much that is. */
 static uint32_t sent_percent(uint64_t left, uint64_t done, bool in_sync)
@@ -27,10 +57,12 @@ static uint32_t sent_percent(uint64_t left, uint64_t done, bool in_sync)
 static void add_partitions(void *arg, const void *reply)
 {
     const struct mdc_partition_list_reply *r = reply;
-    struct sheet *s = arg;
+    struct listing *l = arg;
+    struct sheet *s = &l->sheet;
     for (uint32_t i = 0; i < r->count; i++) {
         const struct mdc_partition_info *p = &r->items[i];
         sheet_add_number(s, p->pool);
+        add_pool_name(l, p->pool);
         sheet_add_number(s, p->index);
         sheet_add_number(s, p->epoch);
         sheet_add_number(s, p->primary);
@@ -50,17 +82,27 @@ static void add_partitions(void *arg, const void *reply)
 enum ctl_exit ctl_partition_list(struct ctl *ctl, char *const *args)
 {
     static struct mdc_partition_list_reply reply;
-    struct sheet s;
+    static struct mdc_pool_list_reply pools;
+    static struct listing l;
     (void)args;
-    sheet_init(&s, list_columns, ARRAY_LEN(list_columns));
-    return ctl_list(ctl, &s,
+    const enum ctl_exit rc =
+        ctl_pages_read(ctl, &(struct ctl_pages){.method = MDC_METHOD_POOL_LIST,
+                                                .what = "list the pools",
+                                                .reply = &pools,
+                                                .next_offset = offsetof(struct mdc_pool_list_reply, next),
+                                                .add = add_pools,
+                                                .arg = &l});
+    if (rc != CTL_DONE)
+        return rc;
+    sheet_init(&l.sheet, list_columns, ARRAY_LEN(list_columns));
+    return ctl_list(ctl, &l.sheet,
                     &(struct ctl_pages){.method = MDC_METHOD_PARTITION_LIST,
                                         .filter = ctl->options->pool,
                                         .what = "list the partitions",
                                         .reply = &reply,
                                         .next_offset = offsetof(struct mdc_partition_list_reply, next),
                                         .add = add_partitions,
-                                        .arg = &s});
+                                        .arg = &l});
 }
 
 /* ---- partition locate ---- */

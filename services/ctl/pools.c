@@ -135,7 +135,7 @@ static void tell_moves(const struct mdc_pool_info *p, char *out, size_t cap)
                              p->moves_leaving);
     if (p->moves_stuck != 0 && n < cap)
         n += (size_t)snprintf(out + n, cap - n,
-                              "\n%u partitions wait for a module that is not up: nobody else has their data",
+                              "\n%u partitions stay as they are: no module that is up and well has their data",
                               p->moves_stuck);
     if (p->moves_missing != 0 && n < cap)
         snprintf(out + n, cap - n, "\ntoo few modules: %u of %u copies have no place", p->moves_missing,

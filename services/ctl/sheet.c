@@ -194,6 +194,22 @@ static int print_table(const struct sheet *s, FILE *out)
     return 0;
 }
 
+/* Each line behind the first begins below it. */
+static void put_lines(const char *text, size_t indent, FILE *out)
+{
+    char line[1024];
+    for (bool first = true; first || *text != '\0'; first = false) {
+        const size_t n = strcspn(text, "\n");
+        snprintf(line, sizeof(line), "%.*s", (int)min_u64(n, sizeof(line) - 1), text);
+        if (!first) {
+            fputc('\n', out);
+            put_spaces(indent, out);
+        }
+        put_plain(line[0] == '\0' ? "-" : line, out);
+        text += n + (text[n] == '\n');
+    }
+}
+
 static void print_record(const struct sheet *s, FILE *out)
 {
     size_t width = 0;
@@ -205,7 +221,10 @@ static void print_record(const struct sheet *s, FILE *out)
         if (c->title == NULL)
             continue;
         put_spaces(width + 2 - put_plain(c->title, out), out);
-        put_cell(c->kind, &s->cells[i], out);
+        if (c->kind == SHEET_LINES)
+            put_lines(s->cells[i].text, width + 2, out);
+        else
+            put_cell(c->kind, &s->cells[i], out);
         fputc('\n', out);
     }
 }

@@ -19,7 +19,7 @@ enum sheet_kind {
     SHEET_DURATION, /* a number of nanoseconds; for people "1.2ms" */
     SHEET_BOOL,     /* for people yes or no */
     SHEET_NUMBERS,  /* an array of numbers */
-    SHEET_LINES,    /* text; its lines are an array of strings in JSON */
+    SHEET_LINES,    /* text; its lines are an array of strings in JSON, "one; two" in a table */
 };
 struct sheet_column {
     const char *key;   /* of JSON; never changes once it was released */

@@ -116,6 +116,7 @@ static void text_cannot_steer_the_terminal(void **state)
     sheet_add_text(&s, "a\x1b[2Jb\r\x7f\xc2\x9b\xff");
     sheet_add_text(&s, "one\ntwo");
     assert_prints(&s, SHEET_TABLE, "T           L\na?[2Jb????  one; two\n");
+    assert_prints(&s, SHEET_RECORD, "T  a?[2Jb????\nL  one\n   two\n");
     sheet_free(&s);
 }
 
