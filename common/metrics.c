@@ -157,7 +157,7 @@ void metrics_snapshot_clear(struct metrics_snapshot *s)
     while ((n = list_pop_front(&s->entries)) != NULL)
         free(list_entry(n, struct metrics_entry, link));
     s->count = 0;
-    s->why[0] = '\0';
+    s->why[0] = s->remarks[0] = '\0';
 }
 
 void metrics_snapshot_destroy(struct metrics_snapshot *s)
@@ -185,17 +185,35 @@ void *metrics_snapshot_add(struct metrics_snapshot *s, const struct metrics_grou
     return e->figures;
 }
 
-void metrics_snapshot_not_ready(struct metrics_snapshot *s, const char *fmt, ...)
+static void say(char text[METRICS_WHY_MAX], const char *fmt, va_list args)
 {
-    size_t len = strlen(s->why);
-    va_list args;
-    if (len > 0 && len + 2 < sizeof s->why) {
-        memcpy(s->why + len, "; ", 3);
+    size_t len = strlen(text);
+    if (len > 0 && len + 2 < METRICS_WHY_MAX) {
+        memcpy(text + len, "; ", 3);
         len += 2;
     }
+    vsnprintf(text + len, METRICS_WHY_MAX - len, fmt, args);
+}
+
+void metrics_snapshot_not_ready(struct metrics_snapshot *s, const char *fmt, ...)
+{
+    va_list args;
     va_start(args, fmt);
-    vsnprintf(s->why + len, sizeof s->why - len, fmt, args);
+    say(s->why, fmt, args);
     va_end(args);
+}
+
+void metrics_snapshot_remark(struct metrics_snapshot *s, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    say(s->remarks, fmt, args);
+    va_end(args);
+}
+
+const char *metrics_snapshot_remarks(const struct metrics_snapshot *s)
+{
+    return s->remarks[0] != '\0' ? s->remarks : NULL;
 }
 
 const char *metrics_snapshot_why(const struct metrics_snapshot *s)

@@ -132,6 +132,11 @@ void *metrics_snapshot_add(struct metrics_snapshot *s, const struct metrics_grou
  * fits. */
 void metrics_snapshot_not_ready(struct metrics_snapshot *s, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
+/* What is wrong although the service is ready: told with that. Likewise. */
+void metrics_snapshot_remark(struct metrics_snapshot *s, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+/* NULL: none. */
+const char *metrics_snapshot_remarks(const struct metrics_snapshot *s);
 /* NULL: ready. */
 const char *metrics_snapshot_why(const struct metrics_snapshot *s);
 /* Appends name="value", escaped, to the labels in buf (room bytes, begins as ""). Bytes that are not UTF-8

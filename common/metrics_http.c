@@ -190,12 +190,14 @@ static enum MHD_Result serve_healthz(struct metrics_http *h, struct MHD_Connecti
 
 static enum MHD_Result serve_readyz(struct metrics_http *h, struct MHD_Connection *conn)
 {
-    char line[METRICS_WHY_MAX + 2];
+    char line[METRICS_WHY_MAX + 16];
     if (!take_figures(h))
         return not_answered(conn);
-    const char *why = metrics_snapshot_why(h->snapshot);
-    if (why == NULL)
-        return reply_line(conn, MHD_HTTP_OK, "ready\n");
+    const char *why = metrics_snapshot_why(h->snapshot), *but = metrics_snapshot_remarks(h->snapshot);
+    if (why == NULL) {
+        snprintf(line, sizeof line, "ready\n%s%s", but != NULL ? but : "", but != NULL ? "\n" : "");
+        return reply_line(conn, MHD_HTTP_OK, line);
+    }
     snprintf(line, sizeof line, "%s\n", why);
     return reply_line(conn, MHD_HTTP_SERVICE_UNAVAILABLE, line);
 }

@@ -14,7 +14,7 @@ struct metrics_entry {
 struct metrics_snapshot {
     struct list entries; /* in order of adding */
     size_t count;
-    char why[METRICS_WHY_MAX];
+    char why[METRICS_WHY_MAX], remarks[METRICS_WHY_MAX];
 };
 
 #endif

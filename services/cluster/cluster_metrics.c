@@ -45,13 +45,18 @@ void cluster_metrics(const struct cluster *c, const char *labels, struct metrics
 void cluster_readiness(const struct cluster *c, const char *who, struct metrics_snapshot *out)
 {
     const uint64_t period_ns = max_u64(c->session.reply.heartbeat_ms * NS_PER_MS, c->config.refresh_ns);
-    if (!c->session.up)
-        metrics_snapshot_not_ready(out, "%s: no session with a metadata controller%s%s", who,
-                                   c->session.why[0] != '\0' ? ": " : "", c->session.why);
+    const char *why = c->session.why[0] != '\0' ? c->session.why : "not reached yet";
+    const unsigned long age_s = (unsigned long)(table_age_ns(c) / NS_PER_S);
+    if (cluster_table(c) == NULL && !c->session.up)
+        metrics_snapshot_not_ready(out, "%s: no session with a metadata controller: %s", who, why);
     else if (cluster_table(c) == NULL)
         metrics_snapshot_not_ready(out, "%s: no table yet", who);
+    else if (!c->session.up)
+        metrics_snapshot_remark(
+            out, "%s: no session with a metadata controller: %s; it goes on with the table of %lu s ago", who,
+            why, age_s);
     else if (table_age_ns(c) > FRESH_PERIODS * period_ns)
-        metrics_snapshot_not_ready(
+        metrics_snapshot_remark(
             out, "%s: the table is %lu s old: the metadata controller does not publish, or cannot be read",
-            who, (unsigned long)(table_age_ns(c) / NS_PER_S));
+            who, age_s);
 }

@@ -15,7 +15,11 @@ struct cluster_figures {
 extern const struct metrics_group cluster_metrics_group;
 
 void cluster_metrics(const struct cluster *c, const char *labels, struct metrics_snapshot *out);
-/* Says in out when there is no session, or the table is not fresh. who: "module osd1", for the sentence. */
+/*
+ * Not ready without a table. With one the service goes on while the controller is away, as long as that may
+ * take, and nobody is served better when all of them are taken for dead: that is a remark. who: "module
+ * osd1", for the sentence.
+ */
 void cluster_readiness(const struct cluster *c, const char *who, struct metrics_snapshot *out);
 
 #endif

@@ -109,9 +109,15 @@ wait $load || fail "bench beside top: $(cat bench.out)"
 
 # ---- readiness is the truth ----
 cluster_stop mdc
-wait_until 20 is_not_ready vbs1 "metadata controller" || fail "the gateway is ready without a controller"
-wait_until 20 is_not_ready osd1 "metadata controller" || fail "osd1 is ready without a controller"
+# Who has a table goes on with it, and says so; who has none yet serves nobody.
+goes_on() { python3 "$http" status "$(port "$1")" /readyz 200 | grep -q "no session with a metadata controller"; }
+for s in vbs1 osd1; do
+    wait_until 20 goes_on "$s" || fail "without a controller $s tells: $(python3 "$http" get "$(port "$s")" /readyz)"
+done
 is_alive vbs1 || fail "the gateway does not live without a controller"
+cluster_stop osd2
+cluster_launch osd2
+wait_until 20 is_not_ready osd2 "metadata controller" || fail "osd2 has started without a controller, and is ready"
 cluster_start mdc
 for s in $services; do wait_until 30 is_ready "$s" || fail "$s is not ready with the controller back: $(python3 "$http" get "$(port "$s")" /readyz)"; done
 

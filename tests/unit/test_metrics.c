@@ -202,6 +202,12 @@ static void ready_and_why(void **state)
     assert_true(strlen(metrics_snapshot_why(s)) < METRICS_WHY_MAX);
     metrics_snapshot_clear(s);
     assert_null(metrics_snapshot_why(s));
+    metrics_snapshot_remark(s, "table of %d", 1);
+    assert_null(metrics_snapshot_why(s));
+    metrics_snapshot_remark(s, "slow");
+    assert_string_equal(metrics_snapshot_remarks(s), "table of 1; slow");
+    metrics_snapshot_clear(s);
+    assert_null(metrics_snapshot_remarks(s));
     metrics_snapshot_destroy(s);
 }
 

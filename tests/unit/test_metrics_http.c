@@ -23,7 +23,7 @@ struct fixture {
     struct metrics_http *http;
     struct loop_timer work; /* the service's own: changes what collect looks at */
     uint64_t turns, collected;
-    const char *why;
+    const char *why, *remark;
 };
 
 struct counted {
@@ -45,6 +45,8 @@ static void collect(void *user, struct metrics_snapshot *out)
     loop_metrics(f->loop, out);
     if (f->why != NULL)
         metrics_snapshot_not_ready(out, "%s", f->why);
+    if (f->remark != NULL)
+        metrics_snapshot_remark(out, "%s", f->remark);
 }
 
 static void on_work(struct loop_timer *t)
@@ -190,6 +192,12 @@ static void pages(void **state)
     tells(f, GET("/readyz"), "503", "\r\n\r\nthe disk is away\n");
     tells(f, GET("/healthz"), "200", "ok");
     tells(f, GET("/metrics"), "200", "turns_total");
+    f->remark = "the controller is away";
+    f->why = NULL;
+    do
+        c = ask(f, GET("/readyz"));
+    while (strstr(c->answer, "controller") == NULL);
+    tells(f, GET("/readyz"), "200", "\r\n\r\nready\nthe controller is away\n");
 }
 
 static uint64_t figure(const char *text, const char *name)
