@@ -25,8 +25,10 @@ void mdc_job_submit(struct mdc *m, struct mdc_job *job)
 
 /* ---- replies ---- */
 
+#define SUBJECT_BYTES (2 * MDC_NAME_MAX + 8)
+
 /* What a request that is worth a line is about, by name or number; NULL for the others. */
-static const char *subject_of(const struct mdc_job *job, char number[16])
+static const char *subject_of(const struct mdc_job *job, char text[SUBJECT_BYTES])
 {
     switch (job->method->number) {
     case MDC_METHOD_MODULE_REGISTER:
@@ -41,8 +43,8 @@ static const char *subject_of(const struct mdc_job *job, char number[16])
     case MDC_METHOD_MODULE_REMOVE:
     case MDC_METHOD_MODULE_DRAIN:
     case MDC_METHOD_MODULE_REWEIGHT: /* each begins with the module's number */
-        snprintf(number, 16, "%u", *(const uint32_t *)job->request);
-        return number;
+        snprintf(text, SUBJECT_BYTES, "%u", *(const uint32_t *)job->request);
+        return text;
     case MDC_METHOD_VOLUME_CREATE:
         return ((const struct mdc_volume_create_request *)job->request)->name;
     case MDC_METHOD_VOLUME_RESIZE:
@@ -55,8 +57,11 @@ static const char *subject_of(const struct mdc_job *job, char number[16])
         return rq->again && job->status == STATUS_OK ? NULL : rq->volume;
     }
     case MDC_METHOD_ATTACH:
-    case MDC_METHOD_DETACH:
-        return ((const struct mdc_attach_request *)job->request)->volume;
+    case MDC_METHOD_DETACH: {
+        const struct mdc_attach_request *rq = job->request;
+        snprintf(text, SUBJECT_BYTES, "%s for=%s", rq->volume, rq->host);
+        return text;
+    }
     default:
         return NULL;
     }
@@ -93,8 +98,8 @@ void mdc_job_reply(struct mdc *m, struct mdc_job *job)
 {
     uint8_t body[RPC_BODY_MAX];
     size_t len = 0;
-    char number[16];
-    const char *subject = subject_of(job, number);
+    char text[SUBJECT_BYTES];
+    const char *subject = subject_of(job, text);
     mdc_count_job(m, job);
     if (subject != NULL)
         log_job(m, job, subject);

@@ -13,13 +13,35 @@ static uint64_t period_ns(const struct mdc *m)
     return (uint64_t)m->state->heartbeat_ms * NS_PER_MS;
 }
 
-static void log_silent(struct mdc *m)
+/* True: it is news, either way. */
+static bool is_news(struct mdc_module *mod, uint8_t what, bool now)
 {
+    const bool said = mod->said & what;
+    mod->said = (uint8_t)(now ? mod->said | what : mod->said & ~what);
+    return said != now;
+}
+
+/* What an operator should know of modules, once. */
+static void log_modules(struct mdc *m)
+{
+    const uint64_t now_ns = loop_now_ns(m->env->loop);
     for (uint32_t i = 0; i < m->state->limits.modules; i++) {
-        const struct mdc_module *mod = &m->state->modules[i];
-        if (mod->rec.id != 0 && mod->down && mod->publish)
-            log_warn(m->env, "module is silent: down", "module=%u name=%s host=%s", mod->rec.id,
-                     mod->rec.name, mod->rec.host);
+        struct mdc_module *mod = &m->state->modules[i];
+        char which[2 * MDC_NAME_MAX + 40];
+        if (mod->rec.id == 0)
+            continue;
+        snprintf(which, sizeof(which), "module=%u name=%s host=%s", mod->rec.id, mod->rec.name,
+                 mod->rec.host);
+        if (is_news(mod, MDC_SAID_DOWN, mod->down))
+            log_write(m->env, mod->down ? LOG_WARN_ : LOG_INFO_,
+                      mod->down ? "module is silent: down" : "module is heard again", "%s", which);
+        if (is_news(mod, MDC_SAID_DAMAGED, mod->damaged) && mod->damaged)
+            log_warn(m->env, "module tells that its store is damaged: its copies do not count",
+                     "%s partitions=%u", which, mod->partitions);
+        const bool away = mod->partitions != 0 && mdc_module_away(m->state, mod, now_ns);
+        if (is_news(mod, MDC_SAID_AWAY, away) && away)
+            log_warn(m->env, "module is away or damaged for too long: its copies are made elsewhere",
+                     "%s partitions=%u", which, mod->partitions);
     }
 }
 
@@ -36,8 +58,9 @@ static void tick(struct loop_timer *t)
     if (!m->started || m->failed)
         return;
     table_heartbeat(&m->table);
-    if (mdc_op_watch(m->state, now_ns, late)) {
-        log_silent(m);
+    const bool silent = mdc_op_watch(m->state, now_ns, late);
+    log_modules(m);
+    if (silent) {
         mdc_kick(m);
     } else if (m->state->unsettled > 0) {
         mdc_kick(m); /* the time for those who are silent may be over */
@@ -61,7 +84,7 @@ static void lost(struct loop_timer *t)
     /* One that was paused itself lets the tick judge, when everybody had time to be heard. */
     if (m->started && !m->failed && now_ns >= m->judge_ns && now_ns - m->last_tick_ns <= 2 * period_ns(m) &&
         mdc_op_watch(m->state, now_ns, false)) {
-        log_silent(m);
+        log_modules(m);
         mdc_kick(m);
     }
 }

@@ -141,7 +141,7 @@ uint32_t mdc_op_volume_resize(struct mdc_decision *d, const struct mdc_volume_re
     if (rq->size_bytes < v->rec.size_bytes && !rq->allow_shrink)
         return refuse_resize(
             d, rq, STATUS_INVALID,
-            "the new size is smaller, and what lies beyond it would be lost; allow the shrink if that is meant");
+            "the new size is smaller, and what lies beyond it would be lost; allow the shrink (--allow-shrink) if that is meant");
     bool shrink = rq->size_bytes < v->rec.size_bytes;
     const struct mdc_module *unheard = mdc_unheard(d, v->rec.pool);
     if (unheard != NULL)

@@ -34,6 +34,7 @@ struct mdc_apart {
     uint32_t reporter; /* module id, 0 = none */
     uint64_t since_ns, heard_ns;
 };
+enum { MDC_SAID_DOWN = 1, MDC_SAID_DAMAGED = 2, MDC_SAID_AWAY = 4 };
 struct mdc_module { /* index = id - 1; rec.id 0 = free */
     struct record_module rec;
     struct mdc_session *session; /* that it was heard on last; NULL = gone */
@@ -41,6 +42,7 @@ struct mdc_module { /* index = id - 1; rec.id 0 = free */
     bool damaged, down;
     uint64_t damaged_ns; /* since when this process knows that it is damaged; 0 = it is not */
     uint32_t partitions; /* of which it is a member */
+    uint8_t said;        /* what of this was logged: MDC_SAID_* */
     bool publish, store; /* changed outside a decision (heartbeat, silence): the next batch takes it up */
     /* The store does not know of a generation that it has seen: until it confirms a table of this term, what
      * it is ahead of may be untold. */
@@ -68,13 +70,13 @@ struct mdc_module { /* index = id - 1; rec.id 0 = free */
 /* What the mover (ops_move.c) saw of a pool when it looked last. Nothing of it needs to outlive the process.
  */
 struct mdc_moving {
-    uint64_t look_ns;     /* to be looked at from then on; UINT64_MAX = when something changes */
-    uint32_t joining;     /* members that are being filled */
-    uint32_t waiting;     /* members that are wanted, and not begun with */
-    uint32_t leaving;     /* members that are to go */
-    uint32_t stuck;       /* partitions that no module which answers has a copy of, so nothing moves */
-    uint32_t missing;     /* copies that the pool should have of each partition, and no module can take */
-    uint32_t away;        /* modules that are away, or damaged, for so long that their copies are made elsewhere */
+    uint64_t look_ns; /* to be looked at from then on; UINT64_MAX = when something changes */
+    uint32_t joining; /* members that are being filled */
+    uint32_t waiting; /* members that are wanted, and not begun with */
+    uint32_t leaving; /* members that are to go */
+    uint32_t stuck;   /* partitions that no module which answers has a copy of, so nothing moves */
+    uint32_t missing; /* copies that the pool should have of each partition, and no module can take */
+    uint32_t away; /* modules that are away, or damaged, for so long that their copies are made elsewhere */
     uint64_t rest_ns;     /* since when nothing moves and all are in sync; 0 = not so */
     uint64_t handover_ns; /* when a primary was changed last */
 };
