@@ -134,9 +134,9 @@ static void tell_moves(const struct mdc_pool_info *p, char *out, size_t cap)
         n = (size_t)snprintf(out, cap, "%u copies to be filled (about %s), then %u to go", filled, bytes,
                              p->moves_leaving);
     if (p->moves_stuck != 0 && n < cap)
-        n += (size_t)snprintf(out + n, cap - n,
-                              "\n%u partitions stay as they are: no module that is up and well has their data",
-                              p->moves_stuck);
+        n += (size_t)snprintf(
+            out + n, cap - n,
+            "\n%u partitions stay as they are: no module that is up and well has their data", p->moves_stuck);
     if (p->moves_missing != 0 && n < cap)
         snprintf(out + n, cap - n, "\ntoo few modules: %u of %u copies have no place", p->moves_missing,
                  p->copies);
