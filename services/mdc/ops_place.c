@@ -76,6 +76,20 @@ struct placement_set *mdc_sets_of(const struct mdc_state *s, const struct mdc_po
 
 /* ---- giving the partitions of a pool without volumes anew ---- */
 
+int mdc_place_empty(const struct mdc_layout *l, uint32_t partitions, const struct placement_set *old,
+                    struct placement_set *sets)
+{
+    struct placement_result result;
+    int rc = placement_assign(&l->rule, l->modules, l->count, partitions, old, sets, &result);
+    if (rc != 0)
+        return rc;
+    for (uint32_t i = 0; i < partitions; i++) {
+        for (unsigned k = 0; k < TABLE_MEMBERS_MAX && sets[i].members[k] != 0; k++)
+            sets[i].members[k] |= TABLE_MEMBER_IN_SYNC;
+    }
+    return placement_primaries(l->modules, l->count, partitions, sets, NULL);
+}
+
 static const struct mdc_volume *volume_of(const struct mdc_state *s, const struct mdc_pool *pool)
 {
     for (uint32_t i = 0; i < s->volume_top; i++) {
@@ -85,19 +99,17 @@ static const struct mdc_volume *volume_of(const struct mdc_state *s, const struc
     return NULL;
 }
 
-/* Writes the members that changed, in one new epoch. There is no data, so all are in sync. */
+/* Writes the members that changed, in one new epoch. */
 static uint32_t give(struct mdc_decision *d, struct mdc_pool *pool, const struct placement_set *sets)
 {
     struct mdc_state *s = d->state;
     uint32_t moved = 0;
     uint64_t epoch = s->counters.highest_epoch + 1;
     for (uint32_t i = 0; i < pool->rec.partitions; i++) {
-        uint32_t index = pool->rec.first_partition + i, members[TABLE_MEMBERS_MAX] = {0};
-        for (unsigned k = 0; k < TABLE_MEMBERS_MAX && sets[i].members[k] != 0; k++)
-            members[k] = sets[i].members[k] | TABLE_MEMBER_IN_SYNC;
-        if (memcmp(members, s->partitions[index].members, sizeof(members)) == 0)
+        uint32_t index = pool->rec.first_partition + i;
+        if (memcmp(sets[i].members, s->partitions[index].members, sizeof(sets[i].members)) == 0)
             continue;
-        memcpy(s->partitions[index].members, members, sizeof(members));
+        memcpy(s->partitions[index].members, sets[i].members, sizeof(sets[i].members));
         s->partitions[index].epoch = epoch;
         mdc_tx_record(d->tx, TABLE_PARTITION, index);
         moved++;
@@ -125,7 +137,6 @@ static bool all_heard(const struct mdc_layout *l)
 static uint32_t place_anew(struct mdc_decision *d, struct mdc_pool *pool, uint32_t *moved)
 {
     struct mdc_layout l;
-    struct placement_result result;
     if (mdc_layout_of_pool(d->state, pool, &l) != 0)
         return STATUS_NO_MEMORY;
     if (!all_heard(&l) || !mdc_pool_settled(d->state, pool)) {
@@ -133,9 +144,7 @@ static uint32_t place_anew(struct mdc_decision *d, struct mdc_pool *pool, uint32
         return STATUS_AGAIN;
     }
     struct placement_set *sets = mdc_sets_of(d->state, pool);
-    int rc = sets != NULL
-                 ? placement_assign(&l.rule, l.modules, l.count, pool->rec.partitions, sets, sets, &result)
-                 : -ENOMEM;
+    int rc = sets != NULL ? mdc_place_empty(&l, pool->rec.partitions, sets, sets) : -ENOMEM;
     if (rc == 0)
         *moved = give(d, pool, sets);
     free(sets);

@@ -19,6 +19,12 @@ int mdc_layout_of_pool(struct mdc_state *s, const struct mdc_pool *pool, struct 
 void mdc_layout_free(struct mdc_layout *l);
 /* The members of the pool's partitions, malloc'ed; NULL: no memory. */
 struct placement_set *mdc_sets_of(const struct mdc_state *s, const struct mdc_pool *pool);
+/*
+ * The members of a pool without data: all of them in sync, and their primaries spread, so that none is handed
+ * over once somebody waits for it. old: the present ones, or NULL; sets may be old. As placement_assign.
+ */
+int mdc_place_empty(const struct mdc_layout *l, uint32_t partitions, const struct placement_set *old,
+                    struct placement_set *sets);
 
 /* A pool as it is and as the placement wants it. */
 struct mdc_sight {

@@ -141,7 +141,7 @@ static void fill_pool(struct mdc_decision *d, struct mdc_pool *pool, struct mdc_
         s->partition_pool[index] = pool->rec.id;
         s->partitions[index] = (struct record_partition){.epoch = epoch};
         for (unsigned k = 0; k < TABLE_MEMBERS_MAX && sets[i].members[k] != 0; k++)
-            s->partitions[index].members[k] = sets[i].members[k] | TABLE_MEMBER_IN_SYNC;
+            s->partitions[index].members[k] = sets[i].members[k];
         mdc_tx_record(d->tx, TABLE_PARTITION, index);
     }
     for (uint32_t i = 0; i < count; i++) {
@@ -160,13 +160,10 @@ static uint32_t place(struct mdc_decision *d, const struct mdc_pool_create_reque
                       struct placement_set **sets)
 {
     struct mdc_layout l;
-    struct placement_result result;
     int rc = mdc_layout_make(chosen, count, rec->copies, &l);
     *sets = calloc(rec->partitions, sizeof(**sets));
     if (rc == 0) {
-        rc = *sets != NULL
-                 ? placement_assign(&l.rule, l.modules, l.count, rec->partitions, NULL, *sets, &result)
-                 : -ENOMEM;
+        rc = *sets != NULL ? mdc_place_empty(&l, rec->partitions, NULL, *sets) : -ENOMEM;
         mdc_layout_free(&l);
     }
     if (rc == 0)

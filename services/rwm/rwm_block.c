@@ -326,8 +326,8 @@ static void write_done(struct store_op *op, int rc)
     }
     if (b)
         block_pump(m, b);
-    if (copied && c->storing == 0)
-        rwm_tick_soon(m); /* joins may wait for it */
+    if (copied && c->storing == 0 && (c->state == COPIES_JOINING || !list_empty(&m->joins)))
+        rwm_tick_soon(m); /* they may have waited for it */
 }
 
 static void readers_look(struct rwm *m, struct rwm_block *b)

@@ -20,9 +20,9 @@
 #include "common/wire/copy_proto.h"
 #include "services/rwm/rwm_internal.h"
 
-#define RWM_COPY_SLOTS     16u /* members, and such as have left with calls under way */
-#define RWM_TICK_NS        (20u * NS_PER_MS)
-#define RWM_TICKS_ALL      50u /* so often all partitions are looked at */
+#define RWM_COPY_SLOTS     16u               /* members, and such as have left with calls under way */
+#define RWM_TICK_NS        (20u * NS_PER_MS) /* between two ticks, while there is something to do */
+#define RWM_LOOK_ALL_NS    NS_PER_S          /* so often all partitions are looked at */
 #define RWM_PROMISE_NS     COPY_PROMISE_MAX_NS
 #define RWM_UNREACHABLE_NS (60u * NS_PER_MS)  /* a member without a connection for so long is reported */
 #define RWM_REPORT_NS      (100u * NS_PER_MS) /* what still holds is reported again */
@@ -169,6 +169,7 @@ void rwm_peer_call_ended(struct rwm_peer *peer);
 void rwm_peers_table(struct rwm *m); /* the table changed: addresses and incarnations */
 bool rwm_peer_promised(const struct rwm_peer *peer, uint64_t clock_ns);
 void rwm_tick_soon(struct rwm *m);
+void rwm_tick_within(struct rwm *m, uint64_t ns); /* not later than that */
 
 /* ---- rwm_epoch.c ---- */
 /* Partition i has a new epoch in force, with the members of the store's record. */
@@ -181,6 +182,7 @@ static inline void rwm_copies_due(struct rwm_copies *c)
 {
     if (list_unlinked(&c->due_link))
         list_push_back(&c->m->copies_due, &c->due_link);
+    rwm_tick_within(c->m, RWM_TICK_NS);
 }
 bool rwm_epoch_quiet(const struct rwm_copies *c);
 void rwm_epoch_resign(struct rwm_copies *c); /* is the primary no more, whatever the table says */

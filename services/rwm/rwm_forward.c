@@ -290,6 +290,7 @@ uint32_t rwm_forward_room(struct rwm_copies *c)
         if (k->peer->free_blocks == 0)
             return STATUS_NO_SPACE;
         k->peer->room_wanted = true; /* what was granted is used up: there may be more */
+        rwm_tick_within(c->m, RWM_TICK_NS);
         status = STATUS_AGAIN;
     }
     return status;

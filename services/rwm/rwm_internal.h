@@ -424,7 +424,7 @@ struct rwm {
     /* copies: rwm_copies.h */
     struct list peers, grants, copies, lookups, senders, walks, repairs;
     struct list copies_due;
-    unsigned ticks;
+    uint64_t look_all_ns; /* when all of them are looked at */
     struct pool *recent_pool, *send_pool, *lookup_pool, *fix_pool, *todo_pool, *repair_pool;
     unsigned lookups_own;      /* of lookup_pool, kept for this module's own walks */
     struct list joins, serves; /* requests of other modules: joins that wait; what waits for memory */

@@ -24,6 +24,14 @@ void rwm_tick_soon(struct rwm *m)
         loop_timer_arm(m->env->loop, &m->copies_timer, 0);
 }
 
+void rwm_tick_within(struct rwm *m, uint64_t ns)
+{
+    const struct loop_timer *t = &m->copies_timer;
+    if ((m->state == RWM_RUNNING || m->state == RWM_STOPPING) &&
+        (!loop_timer_armed(t) || t->deadline_ns > now_of(m) + ns))
+        loop_timer_arm(m->env->loop, &m->copies_timer, ns);
+}
+
 /* ---- connections ---- */
 static void peer_rest(struct rwm_peer *peer)
 {
@@ -229,8 +237,10 @@ static void promise_done(struct rpc_call *call, const struct rpc_result *result)
         rwm_tick_soon(m);
         return;
     }
-    if (result->status != STATUS_OK || result->body_len < sizeof(struct copy_promise_reply))
+    if (result->status != STATUS_OK || result->body_len < sizeof(struct copy_promise_reply)) {
+        rwm_tick_within(m, RWM_TICK_NS);
         return;
+    }
     struct copy_promise_reply reply;
     memcpy(&reply, result->body, sizeof(reply));
     peer->free_blocks = reply.free_blocks;
@@ -240,14 +250,18 @@ static void promise_done(struct rpc_call *call, const struct rpc_result *result)
     list_for_each(n, &m->copies_due) rwm_copies_wake(list_entry(n, struct rwm_copies, due_link));
 }
 
+/* How long the promise needs no renewal. */
+static uint64_t promise_rests_ns(const struct rwm_peer *peer, uint64_t clock)
+{
+    uint64_t due = peer->promise_sent_ns + RWM_PROMISE_NS / 3;
+    return peer->promise_until_ns == 0 || peer->room_wanted || clock >= due ? 0 : due - clock;
+}
+
 static void promise_renew(struct rwm_peer *peer)
 {
     uint64_t clock = loop_clock_ns(peer->m->env->loop);
-    if (peer->state != PEER_UP || peer->promise_busy || peer->joined == 0)
-        return;
-    bool fresh = peer->promise_until_ns != 0 && !peer->room_wanted &&
-                 clock < peer->promise_sent_ns + RWM_PROMISE_NS / 3;
-    if (fresh)
+    if (peer->state != PEER_UP || peer->promise_busy || peer->joined == 0 ||
+        promise_rests_ns(peer, clock) > RWM_TICK_NS) /* those due soon go with those due now */
         return;
     peer->promise.duration_ns = RWM_PROMISE_NS;
     peer->promise_sent_ns = clock;
@@ -335,8 +349,15 @@ static void shutdown_give_up(struct rwm *m);
 /* Partitions with nothing to do cost nothing; all of them are looked at only now and then. */
 static void steps(struct rwm *m)
 {
-    if (m->ticks++ % RWM_TICKS_ALL == 0)
-        list_for_each(n, &m->copies) rwm_copies_due(list_entry(n, struct rwm_copies, link));
+    if (now_of(m) >= m->look_all_ns) {
+        m->look_all_ns = now_of(m) + RWM_LOOK_ALL_NS;
+        list_for_each(n, &m->copies)
+        {
+            struct rwm_copies *c = list_entry(n, struct rwm_copies, link);
+            if (list_unlinked(&c->due_link))
+                list_push_back(&m->copies_due, &c->due_link);
+        }
+    }
     list_for_each_safe(n, &m->copies_due)
     {
         struct rwm_copies *c = list_entry(n, struct rwm_copies, due_link);
@@ -354,6 +375,25 @@ static void steps_end(struct rwm *m)
     }
 }
 
+/* Until when nothing is to be done that nobody calls for: the next renewal of a promise, or connection. */
+static uint64_t tick_rests_ns(const struct rwm *m)
+{
+    uint64_t clock = loop_clock_ns(m->env->loop), now = now_of(m);
+    uint64_t rests = m->look_all_ns > now ? m->look_all_ns - now : 0;
+    if (m->state == RWM_STOPPING || !list_empty(&m->copies_due) || !list_empty(&m->joins) ||
+        !list_empty(&m->repairs))
+        return RWM_TICK_NS;
+    list_for_each(n, &m->peers)
+    {
+        const struct rwm_peer *peer = list_entry(n, struct rwm_peer, link);
+        if (peer->state == PEER_IDLE)
+            rests = min_u64(rests, peer->retry_ns > now ? peer->retry_ns - now : 0);
+        else if (peer->state == PEER_UP && peer->joined > 0)
+            rests = min_u64(rests, promise_rests_ns(peer, clock));
+    }
+    return max_u64(rests, RWM_TICK_NS);
+}
+
 static void copies_tick(struct loop_timer *timer)
 {
     struct rwm *m = container_of(timer, struct rwm, copies_timer);
@@ -362,7 +402,6 @@ static void copies_tick(struct loop_timer *timer)
         return;
     if (m->state != RWM_RUNNING && m->state != RWM_STOPPING)
         return;
-    loop_timer_arm(m->env->loop, timer, RWM_TICK_NS);
     if (m->state == RWM_STOPPING && now >= m->give_up_ns)
         shutdown_give_up(m);
     list_for_each(n, &m->peers)
@@ -377,6 +416,7 @@ static void copies_tick(struct loop_timer *timer)
     list_for_each(n, &m->peers) promise_renew(list_entry(n, struct rwm_peer, link));
     report(m);
     steps_end(m);
+    rwm_tick_within(m, tick_rests_ns(m));
 }
 
 /* ---- life ---- */

@@ -134,6 +134,7 @@ static void reply_check(struct other *o, struct rpc_request *rpc, const void *bo
 
 /* A payload on its way. */
 struct taking {
+    struct list link; /* other.taking */
     struct rpc_request *rpc;
     struct fake_block *b;
     uint32_t units, lost;
@@ -162,16 +163,18 @@ static void taken(void *arg, int rc)
     if (rc == 0)
         t->b->version = t->version;
     rpc_reply(t->rpc, rc == 0 ? STATUS_OK : STATUS_BAD_CRC, NULL, 0);
+    list_remove(&t->link);
     free(t);
 }
 
 /* In one moment, as a store does. */
-static void take(struct rpc_request *rpc, const struct taking *what)
+static void take(struct other *o, struct rpc_request *rpc, const struct taking *what)
 {
     struct taking *t = malloc(sizeof(*t));
     assert_non_null(t);
     *t = *what;
     t->rpc = rpc;
+    list_push_back(&o->taking, &t->link);
     struct fabric_sge sge = {.base = t->data, .len = (uint32_t)__builtin_popcount(t->units) * UNIT_BYTES};
     assert_int_equal(rpc_request_payload_len(rpc), sge.len);
     assert_int_equal(rpc_request_fetch(rpc, &sge, 1, taken, t), 0);
@@ -183,7 +186,7 @@ static void take_forward(struct other *o, struct rpc_request *rpc, const void *b
     memcpy(f, body, sizeof(*f));
     uint32_t units = (uint32_t)(((1ull << f->unit_count) - 1) << f->first_unit);
     if (!(f->flags & COPY_FORWARD_CLEAR)) {
-        take(rpc, &(struct taking){.b = block_make(o, &f->key), .units = units, .version = f->version});
+        take(o, rpc, &(struct taking){.b = block_make(o, &f->key), .units = units, .version = f->version});
         return;
     }
     struct fake_block *b = block_make(o, &f->key);
@@ -199,11 +202,12 @@ static void take_replace(struct other *o, struct rpc_request *rpc, const void *b
     memcpy(r, body, sizeof(*r));
     struct fake_block *b = block_make(o, &r->key);
     if ((r->written & ~r->lost) != 0) {
-        take(rpc, &(struct taking){.b = b,
-                                   .replace = true,
-                                   .units = r->written & ~r->lost,
-                                   .lost = r->lost,
-                                   .version = r->version});
+        take(o, rpc,
+             &(struct taking){.b = b,
+                              .replace = true,
+                              .units = r->written & ~r->lost,
+                              .lost = r->lost,
+                              .version = r->version});
         return;
     }
     b->used = r->written != 0;
@@ -282,6 +286,7 @@ static void other_start(struct other *o, struct fix *f)
                                    .incarnation = OTHER_INC};
     memset(o, 0, sizeof(*o));
     o->f = f;
+    list_init(&o->taking);
     o->blocks = calloc(OTHER_BLOCKS, sizeof(*o->blocks));
     assert_non_null(o->blocks);
     assert_int_equal(loop_create_sim(f->world, "other", 0, &o->proc.loop), 0);
@@ -323,6 +328,8 @@ void other_end(struct fix *f, struct other *o, struct fix_conn *c)
     rpc_listener_destroy(o->listener, true);
     fabric_destroy(o->proc.env.fabric);
     loop_destroy(o->proc.loop);
+    while (!list_empty(&o->taking))
+        free(list_entry(list_pop_front(&o->taking), struct taking, link));
     free(o->blocks);
     fix_end(f);
 }

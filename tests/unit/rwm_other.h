@@ -29,6 +29,7 @@ struct other {
     unsigned kept_count, asked[32];
     struct copy_forward forward; /* the latest */
     struct copy_replace replace;
+    struct list taking; /* payloads on their way */
 };
 
 /* The module under test serves partitions with both in sync, and a client is connected. */

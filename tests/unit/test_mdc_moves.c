@@ -534,6 +534,27 @@ static void test_restart_in_between(void **state)
     desk_end(k);
 }
 
+/* Primaries of a new pool are spread from the start: nothing is handed over when it has been at rest. */
+static void test_primaries_of_a_new_pool(void **state)
+{
+    (void)state;
+    for (unsigned copies = 2; copies <= 3; copies++) {
+        struct desk *k = desk_new(copies, 5);
+        for (unsigned n = 1; n <= 5; n++) {
+            assert_true(primary_of(k, n) * copies <= held(k, n) + copies - 1);
+            assert_true(primary_of(k, n) * copies + copies - 1 >= held(k, n));
+        }
+        uint64_t epoch[PARTITIONS];
+        for (unsigned i = 0; i < PARTITIONS; i++)
+            epoch[i] = part(k, i)->epoch;
+        for (unsigned i = 0; i < 40; i++)
+            look(k, NS_PER_S);
+        for (unsigned i = 0; i < PARTITIONS; i++)
+            assert_true(part(k, i)->epoch == epoch[i]);
+        desk_end(k);
+    }
+}
+
 /* Primaries are spread when a module is back, one at a time, and only when all is at rest. */
 static void test_primaries(void **state)
 {
@@ -683,6 +704,7 @@ int main(void)
         cmocka_unit_test(test_damaged_alone),
         cmocka_unit_test(test_highest_epoch_of_one_that_was_left),
         cmocka_unit_test(test_restart_in_between),
+        cmocka_unit_test(test_primaries_of_a_new_pool),
         cmocka_unit_test(test_primaries),
         cmocka_unit_test(test_grow),
     };
