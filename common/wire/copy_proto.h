@@ -75,6 +75,13 @@ struct copy_commit {
 };
 _Static_assert(sizeof(struct copy_commit) == 40, "no hidden padding");
 
+/* A notification: the caller has accepted head.epoch, is not the primary in it, and from now on answers no
+ * read under an earlier one. What was promised to it does not stand in the way of joining that epoch. */
+struct copy_release {
+    struct copy_head head;
+};
+_Static_assert(sizeof(struct copy_release) == 16, "no hidden padding");
+
 enum copy_list {
     COPY_LIST_RECENT = 1, /* blocks with a version not known to be committed, from cursor on */
     COPY_LIST_ALL = 2,    /* all blocks of the partition, from cursor on */

@@ -140,6 +140,10 @@ struct rwm_copies {
     /* Promises to earlier primaries: nothing is joined before. The first ends with its time only. */
     uint64_t wait_until_ns;
     struct rwm_wait wait[4];
+    struct rwm_release { /* the latest epoch of which one has said that it is the primary no more */
+        uint32_t module;
+        uint64_t incarnation, epoch;
+    } release;
     struct list flight; /* pieces with a version that are not committed: rwm_piece.flight_link, by version */
     struct version given, committed;
     struct list waiting; /* requests: rwm_request.link */
@@ -408,8 +412,6 @@ static inline uint64_t rwm_grant_margin(uint64_t duration_ns)
 {
     return duration_ns + duration_ns / 10;
 }
-/* On the boot-time clock; 0 = nothing was promised. */
-uint64_t rwm_grant_until(const struct rwm *m, uint32_t module);
 /* The holder's status. */
 uint32_t rwm_grant_promise(struct rwm_conn *conn, const struct copy_promise *rq);
 /* That start of the module may join now: OK; AGAIN: not yet, or it is not known to be the latest one. */
@@ -417,6 +419,8 @@ uint32_t rwm_grant_join(struct rwm *m, uint32_t module, uint64_t incarnation);
 uint64_t rwm_copies_wait_until(const struct rwm_copies *c);
 /* c has another primary than module now. */
 void rwm_copies_wait_for(struct rwm_copies *c, uint32_t module);
+/* That start of module answers nothing of c's partition any more under the epochs before `epoch`. */
+void rwm_copies_released(struct rwm_copies *c, uint32_t module, uint64_t incarnation, uint64_t epoch);
 /* Signs that a process is gone, as they come. */
 void rwm_grants_check(struct rwm *m); /* the table changed */
 void rwm_grant_conn_lost(const struct rwm_conn *conn, enum fabric_down reason);

@@ -308,6 +308,20 @@ void rwm_epoch_resign(struct rwm_copies *c)
     rwm_copies_wake(c); /* to be refused */
 }
 
+/*
+ * From here on nothing is answered under an earlier epoch (request_finish looks), so nobody has to wait until
+ * what was promised for these runs out. A message that is lost costs time only.
+ */
+static void release_tell(struct rwm_copies *c)
+{
+    const struct copy_release body = {.head = rwm_copies_head(c)};
+    rwm_each_copy(k, c)
+    {
+        if (k->peer && k->peer->state == PEER_UP)
+            (void)rpc_notify(k->peer->rpc, COPY_METHOD_RELEASE, &body, sizeof(body));
+    }
+}
+
 void rwm_epoch_force(struct rwm *m, uint32_t i)
 {
     const struct store_partition_record *rec = store_record_get(m->store, STORE_PARTITION, i);
@@ -333,8 +347,10 @@ void rwm_epoch_force(struct rwm *m, uint32_t i)
     bool mine = self && primary == m->id, was_mine = c->state != COPIES_MEMBER;
     if (c->primary != 0 && c->primary != m->id && c->primary != primary)
         rwm_copies_wait_for(c, c->primary);
-    if (was_mine && !mine)
+    if (was_mine && !mine) {
         rwm_epoch_resign(c);
+        release_tell(c); /* those of before */
+    }
     if (c->state == COPIES_RECONCILE) {
         rwm_reconcile_stop(c);
         c->state = COPIES_JOINING;

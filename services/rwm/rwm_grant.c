@@ -26,12 +26,6 @@ static const struct table_module *record_of(const struct rwm *m, uint32_t module
     return t ? table_module_by_id(t, module) : NULL;
 }
 
-uint64_t rwm_grant_until(const struct rwm *m, uint32_t module)
-{
-    const struct rwm_grant *g = grant_of(m, module);
-    return g ? max_u64(g->until_ns, g->older_until_ns) : 0;
-}
-
 /* Only the start that the table names is spoken to: of two processes of one module the older one may live
  * on. */
 static bool is_latest(struct rwm *m, uint32_t module, uint64_t incarnation)
@@ -122,10 +116,19 @@ uint64_t rwm_copies_wait_until(const struct rwm_copies *c)
     return until;
 }
 
+/* The holder of g has said that it answers nothing under the epochs before the one in force here. */
+static bool is_released(const struct rwm_copies *c, const struct rwm_grant *g)
+{
+    return c->release.module == g->module && c->release.incarnation == g->incarnation &&
+           c->release.epoch >= c->m->parts[c->partition].epoch;
+}
+
 void rwm_copies_wait_for(struct rwm_copies *c, uint32_t module)
 {
     struct rwm *m = c->m;
-    uint64_t until = rwm_grant_until(m, module), now = loop_clock_ns(m->env->loop);
+    const struct rwm_grant *g = grant_of(m, module);
+    uint64_t until = !g ? 0 : is_released(c, g) ? g->older_until_ns : max_u64(g->until_ns, g->older_until_ns);
+    uint64_t now = loop_clock_ns(m->env->loop);
     if (until <= now)
         return;
     struct rwm_wait *place = NULL;
@@ -140,18 +143,32 @@ void rwm_copies_wait_for(struct rwm_copies *c, uint32_t module)
         (void)rwm_peer_get(m, module); /* looks whether anybody is there */
 }
 
+/* What is waited for of g ends, but for promises to earlier starts. */
+static void wait_end(struct rwm_copies *c, const struct rwm_grant *g)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(c->wait); i++)
+        if (c->wait[i].module == g->module)
+            c->wait[i].until_ns = g->older_until_ns;
+}
+
+void rwm_copies_released(struct rwm_copies *c, uint32_t module, uint64_t incarnation, uint64_t epoch)
+{
+    const struct rwm_grant *g = grant_of(c->m, module);
+    if (epoch < c->release.epoch)
+        return;
+    c->release = (struct rwm_release){.module = module, .incarnation = incarnation, .epoch = epoch};
+    if (!g || !is_released(c, g))
+        return;
+    wait_end(c, g);
+    rwm_tick_soon(c->m);
+}
+
 static void grant_void(struct rwm *m, struct rwm_grant *g)
 {
     log_info(m->env, "a primary's process is gone: free of the promise to it",
              "module=%u peer=%u incarnation=%016lx", m->id, g->module, (unsigned long)g->incarnation);
     g->until_ns = g->older_until_ns;
-    list_for_each(n, &m->copies)
-    {
-        struct rwm_copies *c = list_entry(n, struct rwm_copies, link);
-        for (unsigned i = 0; i < ARRAY_LEN(c->wait); i++)
-            if (c->wait[i].module == g->module)
-                c->wait[i].until_ns = g->older_until_ns;
-    }
+    list_for_each(n, &m->copies) wait_end(list_entry(n, struct rwm_copies, link), g);
     rwm_tick_soon(m);
 }
 

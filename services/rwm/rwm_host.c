@@ -216,6 +216,7 @@ COPY_HANDLER(replace, REPLACE)
 COPY_HANDLER(fetch, FETCH)
 COPY_HANDLER(turns, TURNS)
 COPY_HANDLER(check, CHECK)
+COPY_HANDLER(release, RELEASE)
 
 static const struct rpc_method host_methods[] = {
 #define BLOCK_METHOD(num, name_, handler_)                                                                   \

@@ -187,12 +187,27 @@ static void serve_join(struct rwm_conn *conn, struct rpc_request *rpc, const voi
     rwm_tick_soon(m);
 }
 
+static void serve_release(const struct rwm_conn *conn, const void *body, uint32_t len)
+{
+    struct copy_release rq;
+    if (len < sizeof(rq))
+        return;
+    memcpy(&rq, body, sizeof(rq));
+    struct rwm_copies *c =
+        rq.head.pool == conn->m->pool_id ? rwm_copies_of(conn->m, rq.head.partition) : NULL;
+    if (c)
+        rwm_copies_released(c, conn->from_module, conn->from_incarnation, rq.head.epoch);
+}
+
 void rwm_serve_notify(struct rwm_conn *conn, uint16_t method, const void *body, uint32_t len)
 {
     struct copy_commit rq;
     struct rwm_copies *c = NULL;
-    if (!conn->m || conn->from_module == 0 || method != COPY_METHOD_COMMIT || len < sizeof(rq) ||
-        !rwm_accepts(conn->m))
+    if (!conn->m || conn->from_module == 0 || !rwm_accepts(conn->m))
+        return;
+    if (method == COPY_METHOD_RELEASE)
+        serve_release(conn, body, len);
+    if (method != COPY_METHOD_COMMIT || len < sizeof(rq))
         return;
     memcpy(&rq, body, sizeof(rq));
     if (check_head(conn->m, conn->from_module, conn->from_incarnation, &rq.head, true, &c) != STATUS_OK)

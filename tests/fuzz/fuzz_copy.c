@@ -241,6 +241,7 @@ static void on_check(void *service, struct rpc_request *rpc, const void *body, u
     }
 PLAIN(peer_hello, PEER_HELLO)
 PLAIN(commit, COMMIT)
+PLAIN(release, RELEASE)
 PLAIN(forward, FORWARD)
 PLAIN(replace, REPLACE)
 PLAIN(turns, TURNS)
@@ -383,6 +384,7 @@ static uint32_t copy_body(struct script *s, uint16_t method, uint8_t *body, uint
     case COPY_METHOD_PROMISE:
         return put(body, &promise, sizeof(promise));
     case COPY_METHOD_JOIN:
+    case COPY_METHOD_RELEASE:
         return put(body, &a.head, sizeof(a.head));
     case COPY_METHOD_COMMIT:
         return body_commit(&a, body);
@@ -408,7 +410,7 @@ static void send_copy(struct script *s, uint16_t method)
     uint32_t len = copy_body(s, method, c->body, &payload);
     const bool honest = (script_u8(s) & 0xe0u) != 0xe0u;
     len = script_damage(s, c->body, len, sizeof(c->body));
-    if (method == COPY_METHOD_COMMIT && honest) {
+    if ((method == COPY_METHOD_COMMIT || method == COPY_METHOD_RELEASE) && honest) {
         (void)rpc_notify(w.from_peer.peer, method, c->body, len);
         return;
     }
@@ -527,6 +529,9 @@ static void play(struct script *s)
             greet_client(s, 7);
         else
             greet(s);
+        break;
+    case 16:
+        send_copy(s, COPY_METHOD_RELEASE);
         break;
     default:
         run(waits_ms[script_u8(s) % ARRAY_LEN(waits_ms)] * NS_PER_MS);

@@ -267,6 +267,7 @@ HANDLER(replace, REPLACE)
 HANDLER(fetch, FETCH)
 HANDLER(turns, TURNS)
 HANDLER(check, CHECK)
+HANDLER(release, RELEASE)
 
 /* ---- life ---- */
 static void other_start(struct other *o, struct fix *f)
