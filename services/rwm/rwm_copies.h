@@ -24,8 +24,9 @@
 #define RWM_TICK_NS        (20u * NS_PER_MS) /* between two ticks, while there is something to do */
 #define RWM_LOOK_ALL_NS    NS_PER_S          /* so often all partitions are looked at */
 #define RWM_PROMISE_NS     COPY_PROMISE_MAX_NS
-#define RWM_UNREACHABLE_NS (60u * NS_PER_MS)  /* a member without a connection for so long is reported */
-#define RWM_REPORT_NS      (100u * NS_PER_MS) /* what still holds is reported again */
+#define RWM_RENEW_NS       (RWM_PROMISE_NS / 2) /* leaves time for a lost packet to be sent again */
+#define RWM_UNREACHABLE_NS (60u * NS_PER_MS)    /* a member without a connection for so long is reported */
+#define RWM_REPORT_NS      (100u * NS_PER_MS)   /* what still holds is reported again */
 #define RWM_RECENT_MAX     65536u
 #define RWM_SENDS_EACH     2u /* whole blocks on their way, likewise */
 #define RWM_FORWARDS_EACH  4u /* forwards at once for each piece that there can be */
@@ -172,6 +173,8 @@ int rwm_peer_call(struct rwm_peer *peer, struct rpc_call *call);
 void rwm_peer_call_ended(struct rwm_peer *peer);
 void rwm_peers_table(struct rwm *m); /* the table changed: addresses and incarnations */
 bool rwm_peer_promised(const struct rwm_peer *peer, uint64_t clock_ns);
+/* That module is awake and so is this one: a promise that is due before long is renewed now. */
+void rwm_peer_renew(struct rwm *m, uint32_t module);
 void rwm_tick_soon(struct rwm *m);
 void rwm_tick_within(struct rwm *m, uint64_t ns); /* not later than that */
 

@@ -253,15 +253,16 @@ static void promise_done(struct rpc_call *call, const struct rpc_result *result)
 /* How long the promise needs no renewal. */
 static uint64_t promise_rests_ns(const struct rwm_peer *peer, uint64_t clock)
 {
-    uint64_t due = peer->promise_sent_ns + RWM_PROMISE_NS / 3;
+    uint64_t due = peer->promise_sent_ns + RWM_RENEW_NS;
     return peer->promise_until_ns == 0 || peer->room_wanted || clock >= due ? 0 : due - clock;
 }
 
-static void promise_renew(struct rwm_peer *peer)
+/* What is due within that time is renewed. */
+static void promise_renew(struct rwm_peer *peer, uint64_t within_ns)
 {
     uint64_t clock = loop_clock_ns(peer->m->env->loop);
     if (peer->state != PEER_UP || peer->promise_busy || peer->joined == 0 ||
-        promise_rests_ns(peer, clock) > RWM_TICK_NS) /* those due soon go with those due now */
+        promise_rests_ns(peer, clock) > within_ns)
         return;
     peer->promise.duration_ns = RWM_PROMISE_NS;
     peer->promise_sent_ns = clock;
@@ -394,6 +395,19 @@ static uint64_t tick_rests_ns(const struct rwm *m)
     return max_u64(rests, RWM_TICK_NS);
 }
 
+void rwm_peer_renew(struct rwm *m, uint32_t module)
+{
+    struct loop_timer *t = &m->copies_timer;
+    list_for_each(n, &m->peers)
+    {
+        struct rwm_peer *peer = list_entry(n, struct rwm_peer, link);
+        if (peer->module == module)
+            promise_renew(peer, RWM_RENEW_NS / 2);
+    }
+    if (loop_timer_armed(t) && t->deadline_ns > now_of(m) + RWM_TICK_NS)
+        loop_timer_arm(m->env->loop, t, tick_rests_ns(m));
+}
+
 static void copies_tick(struct loop_timer *timer)
 {
     struct rwm *m = container_of(timer, struct rwm, copies_timer);
@@ -413,7 +427,8 @@ static void copies_tick(struct loop_timer *timer)
     rwm_serve_joins(m);
     rwm_rot_step(m);
     steps(m);
-    list_for_each(n, &m->peers) promise_renew(list_entry(n, struct rwm_peer, link));
+    /* Those due soon go with those due now. */
+    list_for_each(n, &m->peers) promise_renew(list_entry(n, struct rwm_peer, link), RWM_TICK_NS);
     report(m);
     steps_end(m);
     rwm_tick_within(m, tick_rests_ns(m));

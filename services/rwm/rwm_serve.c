@@ -41,6 +41,7 @@ static void promise_answer(struct rwm_conn *conn, struct rpc_request *rpc, const
     uint64_t room = stats.capacity_bytes > used ? (stats.capacity_bytes - used) / BLOCK_BYTES : 0;
     struct copy_promise_reply reply = {.free_blocks = room / parts};
     rpc_reply(rpc, status, &reply, sizeof(reply));
+    rwm_peer_renew(conn->m, conn->from_module);
 }
 
 static void promise_proved(struct store_op *op, int rc)
