@@ -269,6 +269,17 @@ HANDLER(turns, TURNS)
 HANDLER(check, CHECK)
 HANDLER(release, RELEASE)
 
+static void on_notify(void *service, struct rpc_peer *peer, uint16_t method, const void *body, uint32_t len)
+{
+    struct other *o = service;
+    (void)peer;
+    o->asked[method]++;
+    if (method != COPY_METHOD_RELEASE)
+        return;
+    assert_int_equal(len, sizeof(o->release));
+    memcpy(&o->release, body, sizeof(o->release));
+}
+
 /* ---- life ---- */
 static void other_start(struct other *o, struct fix *f)
 {
@@ -278,7 +289,7 @@ static void other_start(struct other *o, struct fix *f)
 #include "common/wire/copy.def"
 #undef COPY_METHOD
     };
-    static const struct rpc_events events = {.up = NULL};
+    static const struct rpc_events events = {.notify = on_notify};
     struct fabric_addr addr = {.provider = FABRIC_PROVIDER_SIM, .port = OTHER_PORT, .ip = {OTHER_HOST}};
     struct fabric_config config = {.cluster = fake_uuid(0xcc),
                                    .secret = "a secret of a test",

@@ -29,6 +29,7 @@ struct other {
     unsigned kept_count, asked[32];
     struct copy_forward forward; /* the latest */
     struct copy_replace replace;
+    struct copy_release release;
     struct list taking; /* payloads on their way */
 };
 

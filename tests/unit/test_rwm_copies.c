@@ -23,8 +23,7 @@ struct other {
     uint64_t free_blocks;
     bool silent; /* forwards are kept */
     struct rpc_request *kept[16];
-    unsigned kept_count, forwards, joins, reconciled, releases;
-    struct copy_release released;
+    unsigned kept_count, forwards, joins, reconciled;
     struct copy_forward last;
     struct copy_version has; /* layer 0: nothing */
     struct copy_replace replaced;
@@ -119,12 +118,6 @@ static void on_notify(void *service, struct rpc_peer *peer, uint16_t method, con
     struct copy_commit rq;
     (void)service;
     (void)peer;
-    if (method == COPY_METHOD_RELEASE) {
-        assert_true(len >= sizeof(the_other->released));
-        memcpy(&the_other->released, body, sizeof(the_other->released));
-        the_other->releases++;
-        return;
-    }
     assert_int_equal(method, COPY_METHOD_COMMIT);
     assert_true(len >= sizeof(rq));
     memcpy(&rq, body, sizeof(rq));
@@ -666,86 +659,6 @@ static void promises_belong_to_a_start(void **state)
     fix_end(&f);
 }
 
-/* Who is the primary no more says so, for each partition. */
-static void primary_releases(void **state)
-{
-    struct fix f;
-    struct other o;
-    struct fix_conn c;
-    (void)state;
-    begin(&f, &o, &c);
-    members(&f, 101, 1 | SYNC, 2 | SYNC); /* it stays */
-    fix_run(&f, 100 * NS_PER_MS);
-    assert_int_equal(o.releases, 0);
-    members(&f, 102, 2 | SYNC, 1 | SYNC);
-    fix_run(&f, 100 * NS_PER_MS);
-    assert_int_equal(o.releases, FAKE_POOL_PARTITIONS);
-    assert_int_equal(o.released.head.epoch, 102);
-    assert_int_equal(fix_io(&c, BLOCK_METHOD_READ, 0, 4096, buf), STATUS_NOT_SERVING);
-    end(&f, &o, &c);
-}
-
-/* Does the module, a new primary, serve without waiting for the end of what it promised to module 2, which
- * sent this notification before or after the new epoch? */
-static bool serves_at_once(uint64_t incarnation, uint64_t epoch, bool early)
-{
-    struct fix f;
-    struct other o;
-    struct caller was;
-    struct fix_conn c;
-    struct copy_promise promise = {.duration_ns = COPY_PROMISE_MAX_NS};
-    struct fabric_addr addr = {.provider = FABRIC_PROVIDER_SIM, .port = PEER_PORT, .ip = {PEER_HOST}};
-    struct copy_release release = {
-        .head = {.pool = 1,
-                 .partition = placement_partition(placement_hash(1, 0), FAKE_POOL_PARTITIONS),
-                 .epoch = epoch}};
-    fix_init(&f, 50);
-    other_start(&o, &f);
-    members(&f, 100, 2 | SYNC, 1 | SYNC);
-    fix_run(&f, NS_PER_S);
-    call_in(&f, &o, &was, PEER_INC, 1);
-    assert_int_equal(join(&f, &was, release.head.partition, 100), STATUS_OK);
-    assert_int_equal(ask(&f, &was, COPY_METHOD_PROMISE, &promise, sizeof(promise), NULL), STATUS_OK);
-    if (incarnation != PEER_INC) { /* a later start says so, not the one that has the promise */
-        fake_mdc_module(f.mdc, 2, incarnation, &addr);
-        fix_run(&f, 20 * NS_PER_MS);
-        rpc_abandon(was.peer);
-        call_in(&f, &o, &was, incarnation, 1);
-        assert_int_equal(ask(&f, &was, COPY_METHOD_PROMISE, &promise, sizeof(promise), NULL), STATUS_OK);
-    }
-    if (early)
-        assert_int_equal(rpc_notify(was.peer, COPY_METHOD_RELEASE, &release, sizeof(release)), 0);
-    members(&f, 101, 1 | SYNC, 2 | SYNC);
-    fix_run(&f, 50 * NS_PER_MS);
-    if (!early)
-        assert_int_equal(rpc_notify(was.peer, COPY_METHOD_RELEASE, &release, sizeof(release)), 0);
-    fix_open(&f, &c);
-    struct fix_req r;
-    fix_request(&f, &r, 0, 4096);
-    fix_send(&c, &r, BLOCK_METHOD_READ, buf);
-    fix_run(&f, 100 * NS_PER_MS);
-    bool served = r.done && r.status == STATUS_OK;
-    fix_run(&f, NS_PER_S);
-    assert_true(r.done);
-    assert_int_equal(r.status, STATUS_OK);
-    rpc_abandon(was.peer);
-    end(&f, &o, &c);
-    return served;
-}
-
-static void promises_are_released(void **state)
-{
-    (void)state;
-    for (int early = 0; early < 2; early++) {
-        assert_true(serves_at_once(PEER_INC, 101, early));
-        assert_true(serves_at_once(PEER_INC, 102, early));
-        /* It says nothing of epoch 100. */
-        assert_false(serves_at_once(PEER_INC, 100, early));
-        /* The earlier start of it may stand still with a read in hand. */
-        assert_false(serves_at_once(PEER_INC + 1, 101, early));
-    }
-}
-
 /* An agent whose LUN may be another's by now promises nothing before the LUN has answered. */
 static void promises_rest_on_the_lun(void **state)
 {
@@ -876,8 +789,6 @@ int main(void)
         cmocka_unit_test(cut_block_is_looked_at_again),
         cmocka_unit_test(new_primary_has_cut),
         cmocka_unit_test(promises_belong_to_a_start),
-        cmocka_unit_test(primary_releases),
-        cmocka_unit_test(promises_are_released),
         cmocka_unit_test(promises_rest_on_the_lun),
         cmocka_unit_test(nonsense_is_answered),
     };
