@@ -273,7 +273,7 @@ void mdc_run(struct loop_task *t)
 static bool confirmed(struct mdc *m, const struct mdc_job *job, struct mdc_module **awaited)
 {
     const struct mdc_volume *v = mdc_volume_by_id(m->state, &job->volume);
-    return v == NULL || mdc_pool_confirmed(m->state, v->rec.pool, job->version, awaited);
+    return v == NULL || mdc_pool_confirmed_in_sync(m->state, v->rec.pool, job->version, awaited);
 }
 
 void mdc_check_waiting(struct mdc *m)

@@ -4,7 +4,7 @@
  * An attachment is durable: made by ATTACH or by the first open of a host, ended by DETACH or with the
  * volume. A close does not end it: a gateway closes for a client that it has lost, and that client may be on
  * its way back with writes in hand. DETACH raises the volume's generation and is answered when the modules
- * have confirmed it.
+ * that are in sync somewhere have confirmed it: without one of them nothing is acknowledged.
  *
  * An open goes on (again, or through another gateway) only in the attachment that it was made in: who was
  * detached, and attached again since, may have writes in hand that must not happen any more.
@@ -346,7 +346,7 @@ uint32_t mdc_op_detach(struct mdc_decision *d, const struct mdc_attach_request *
     if (unheard != NULL)
         return mdc_refuse_unheard(d, "detach a host from", v->rec.name, unheard);
     struct mdc_attachment *a = mdc_attachment_find(v, rq->host);
-    if (a == NULL && mdc_volume_fenced(s, v, NULL))
+    if (a == NULL && mdc_volume_fenced_in_sync(s, v))
         return refuse_attach(d, "detach", rq, STATUS_NOT_FOUND, "it is not attached to that host");
     if (a != NULL) {
         list_for_each_safe(n, &v->opens)

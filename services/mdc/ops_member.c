@@ -124,9 +124,10 @@ static bool take_item(struct mdc_decision *d, const struct mdc_module_report_ite
         return !in_sync;
     case MDC_REPORT_IN_SYNC:
         /* A damaged primary that is alone does not know what it has lost: who is equal to it lacks that, and
-         * would serve zeroes where the primary says that it can not tell. */
+         * would serve zeroes where the primary says that it can not tell. Nobody waits for a member with a
+         * detach before it is in sync: so it comes with what it has confirmed. */
         if (in_sync || !alive(s, item->member) || m->rec.pool != item->pool ||
-            !others_in_sync(s, p, item->member))
+            !others_in_sync(s, p, item->member) || !mdc_module_knows(s, m))
             return false;
         p->members[at] |= TABLE_MEMBER_IN_SYNC;
         mdc_members_sort(p);

@@ -2,8 +2,9 @@
  * ops_restore.c: a metadata store that was put back from an old copy, or might be. What was decided after the
  * copy was made is not known here, but whoever it was told to knows: modules tell the highest numbers that
  * they have seen when they register and with each heartbeat, and of which volumes they have accepted a later
- * record than the table has. Each detach, shrink and delete raised a generation that every module of the pool
- * had accepted before it was answered; so whichever module is heard knows of it.
+ * record than the table has. Each detach, shrink and delete raised a generation that every module that was in
+ * sync in the pool had accepted before it was answered, and that others accept before they come in sync; so
+ * whoever of them is heard knows of it.
  *
  * Numbers are not taken twice even where nobody is left who has seen them: mdc_numbers_lift.
  */

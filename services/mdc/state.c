@@ -386,13 +386,35 @@ uint64_t mdc_term_above(uint64_t above, uint16_t random)
 
 /* ---- confirmation ---- */
 
-bool mdc_pool_confirmed(struct mdc_state *s, uint32_t pool, uint64_t version, struct mdc_module **awaited)
+/* In sync in a partition of its pool, or that may be: not all partitions are settled. */
+static bool may_be_in_sync(const struct mdc_state *s, const struct mdc_pool *pool, uint32_t module)
 {
+    for (uint32_t i = 0; i < pool->rec.partitions; i++) {
+        const uint32_t index = pool->rec.first_partition + i;
+        if (s->settling[index] & MDC_UNSETTLED)
+            return true;
+        for (unsigned k = 0; k < TABLE_MEMBERS_MAX; k++) {
+            const uint32_t member = s->partitions[index].members[k];
+            if ((member & TABLE_MEMBER_IN_SYNC) && TABLE_MEMBER_ID(member) == module)
+                return true;
+        }
+    }
+    return false;
+}
+
+static bool has_confirmed(const struct mdc_state *s, const struct mdc_module *m, uint64_t version)
+{
+    return m->registered && m->applied_term == s->term && m->applied_version >= version;
+}
+
+static bool confirmed(struct mdc_state *s, uint32_t pool, uint64_t version, bool in_sync,
+                      struct mdc_module **awaited)
+{
+    const struct mdc_pool *p = mdc_pool_by_id(s, pool);
     for (uint32_t i = 0; i < s->limits.modules; i++) {
         struct mdc_module *m = &s->modules[i];
-        if (m->rec.id == 0 || m->rec.pool != pool || m->partitions == 0)
-            continue;
-        if (m->registered && m->applied_term == s->term && m->applied_version >= version)
+        if (m->rec.id == 0 || m->rec.pool != pool || m->partitions == 0 || has_confirmed(s, m, version) ||
+            (in_sync && p != NULL && !may_be_in_sync(s, p, m->rec.id)))
             continue;
         if (awaited != NULL)
             *awaited = m;
@@ -401,9 +423,40 @@ bool mdc_pool_confirmed(struct mdc_state *s, uint32_t pool, uint64_t version, st
     return true;
 }
 
+bool mdc_pool_confirmed(struct mdc_state *s, uint32_t pool, uint64_t version, struct mdc_module **awaited)
+{
+    return confirmed(s, pool, version, false, awaited);
+}
+
+bool mdc_pool_confirmed_in_sync(struct mdc_state *s, uint32_t pool, uint64_t version,
+                                struct mdc_module **awaited)
+{
+    return confirmed(s, pool, version, true, awaited);
+}
+
+/* The table version that is to be confirmed; 0: none, its generation is its first. */
+static uint64_t fence_of(const struct mdc_volume *v)
+{
+    return v->fence_unpublished ? UINT64_MAX : v->fence_version;
+}
+
+bool mdc_module_knows(const struct mdc_state *s, const struct mdc_module *m)
+{
+    for (uint32_t i = 0; i < s->volume_top; i++) {
+        const struct mdc_volume *v = &s->volumes[i];
+        if (!uuid_is_zero(&v->rec.id) && v->rec.pool == m->rec.pool && fence_of(v) != 0 &&
+            !has_confirmed(s, m, fence_of(v)))
+            return false;
+    }
+    return true;
+}
+
 bool mdc_volume_fenced(struct mdc_state *s, const struct mdc_volume *v, struct mdc_module **awaited)
 {
-    if (!v->fence_unpublished && v->fence_version == 0)
-        return true; /* its generation is its first */
-    return mdc_pool_confirmed(s, v->rec.pool, v->fence_unpublished ? UINT64_MAX : v->fence_version, awaited);
+    return fence_of(v) == 0 || mdc_pool_confirmed(s, v->rec.pool, fence_of(v), awaited);
+}
+
+bool mdc_volume_fenced_in_sync(struct mdc_state *s, const struct mdc_volume *v)
+{
+    return fence_of(v) == 0 || mdc_pool_confirmed_in_sync(s, v->rec.pool, fence_of(v), NULL);
 }

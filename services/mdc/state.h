@@ -301,7 +301,17 @@ uint64_t mdc_term_above(uint64_t above, uint16_t random);
  * (may be NULL) is the first that has not.
  */
 bool mdc_pool_confirmed(struct mdc_state *s, uint32_t pool, uint64_t version, struct mdc_module **awaited);
+/*
+ * Likewise of the modules that are in sync somewhere, as far as that is known: then nobody can acknowledge
+ * what a table before that version allows. Others learn of it before they come in sync (mdc_module_knows).
+ */
+bool mdc_pool_confirmed_in_sync(struct mdc_state *s, uint32_t pool, uint64_t version,
+                                struct mdc_module **awaited);
+/* The module has confirmed the latest generation of each volume of its pool. */
+bool mdc_module_knows(const struct mdc_state *s, const struct mdc_module *m);
 /* True when the volume's latest generation change was published and confirmed. */
 bool mdc_volume_fenced(struct mdc_state *s, const struct mdc_volume *v, struct mdc_module **awaited);
+/* ... by the modules that are in sync somewhere. */
+bool mdc_volume_fenced_in_sync(struct mdc_state *s, const struct mdc_volume *v);
 
 #endif

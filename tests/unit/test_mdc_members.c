@@ -534,6 +534,73 @@ static void test_apart_each(void **state)
     desk_end(k);
 }
 
+/* ---- a detach ---- */
+static void confirms(struct desk *k, uint32_t n)
+{
+    struct mdc_module_heartbeat_request rq = {.module = n,
+                                              .incarnation = k->s->modules[n - 1].rec.incarnation,
+                                              .applied_term = k->s->term,
+                                              .applied_version = k->s->version};
+    struct mdc_module_heartbeat_reply rep = {0};
+    struct mdc_decision d = decision(k, n);
+    assert_int_equal(mdc_op_module_heartbeat(&d, &rq, &rep), STATUS_OK);
+    assert_false(rep.register_again);
+}
+
+static bool detached(struct desk *k, struct mdc_volume *v, uint32_t *awaited)
+{
+    struct mdc_module *m = NULL;
+    bool done = mdc_pool_confirmed_in_sync(k->s, 1, v->fence_version, &m);
+    *awaited = m != NULL ? m->rec.id : 0;
+    assert_int_equal(done, mdc_volume_fenced_in_sync(k->s, v));
+    return done;
+}
+
+/* It waits for the modules that are in sync somewhere; another one has to know of it before it comes in. */
+static void test_detach_waits_for_those_in_sync(void **state)
+{
+    (void)state;
+    struct desk *k = desk_new();
+    const struct record_volume rec = {
+        .name = "v", .id = {{5}}, .pool = 1, .generation = 1, .size_bytes = GIB, .state = TABLE_VOLUME_READY};
+    struct mdc_volume *v = mdc_volume_add(k->s, &rec);
+    struct mdc_decision d = decision(k, 1);
+    uint32_t awaited, away = secondary(k);
+    k->s->version = 10;
+    for (uint32_t n = 1; n <= MODULES; n++)
+        confirms(k, n);
+    mdc_volume_raise_generation(k->s, d.tx, v);
+    assert_false(mdc_volume_fenced_in_sync(k->s, v)); /* nobody has been told yet */
+    v->fence_unpublished = false;
+    v->fence_version = k->s->version = 11;
+    for (uint32_t n = 1; n <= MODULES; n++) {
+        assert_false(detached(k, v, &awaited));
+        if (n != away)
+            confirms(k, n);
+    }
+    assert_false(detached(k, v, &awaited));
+    assert_int_equal(awaited, away);
+    /* It is gone, and out of sync everywhere. */
+    gone(k, away);
+    k->now_ns += 2 * SESSION_GRACE_NS;
+    assert_true(mdc_op_watch(k->s, k->now_ns, false));
+    d = decision(k, mdc_partition_primary(part(k, 0)));
+    mdc_op_advance(&d);
+    assert_true(detached(k, v, &awaited));
+    assert_false(mdc_volume_fenced(k->s, v, NULL)); /* what a delete or a shrink waits for */
+    /* What is not settled may have it in sync. */
+    k->s->settling[k->s->pools[0].rec.first_partition + 3] |= MDC_UNSETTLED;
+    assert_false(detached(k, v, &awaited));
+    k->s->settling[k->s->pools[0].rec.first_partition + 3] = 0;
+    start(k, away);
+    assert_true(detached(k, v, &awaited));
+    assert_false(report(k, MDC_REPORT_IN_SYNC, away));
+    confirms(k, away);
+    assert_true(report(k, MDC_REPORT_IN_SYNC, away));
+    assert_true(detached(k, v, &awaited));
+    desk_end(k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -543,6 +610,7 @@ int main(void)
         cmocka_unit_test(test_nothing_happened),
         cmocka_unit_test(test_apart_each),
         cmocka_unit_test(test_three_copies),
+        cmocka_unit_test(test_detach_waits_for_those_in_sync),
         cmocka_unit_test(test_unreachable),
         cmocka_unit_test(test_last_one_stays),
         cmocka_unit_test(test_dead_primary),
