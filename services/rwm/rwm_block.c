@@ -131,6 +131,7 @@ static void stall_woken(struct store_waiter *w)
             rwm_read_start(m, p);
         }
     }
+    rwm_serve_pump(m);
     rwm_queue_pump(m);
 }
 
@@ -330,16 +331,23 @@ static void write_done(struct store_op *op, int rc)
         rwm_tick_soon(m); /* they may have waited for it */
 }
 
+/* Is what a read found committed? Absence has no version: when there was something before the first of those
+ * under way, one of them, a clear, has left nothing. */
+static bool found_is_committed(const struct rwm_block *b, struct version found)
+{
+    if (list_empty(&b->flight))
+        return true;
+    const struct rwm_piece *w = list_entry(b->flight.next, struct rwm_piece, block_flight_link);
+    return found.epoch == 0 ? w->base.epoch == 0 : version_cmp(w->op.version, found) > 0;
+}
+
 static void readers_look(struct rwm *m, struct rwm_block *b)
 {
     list_for_each_safe(n, &b->readers)
     {
         struct rwm_piece *p = list_entry(n, struct rwm_piece, block_link);
-        if (!list_empty(&b->flight)) {
-            const struct rwm_piece *w = list_entry(b->flight.next, struct rwm_piece, block_flight_link);
-            if (version_cmp(w->op.version, p->op.found) <= 0)
-                continue;
-        }
+        if (!found_is_committed(b, p->op.found))
+            continue;
         list_remove(&p->block_link);
         rwm_request_piece_done(p->req, STATUS_OK);
     }
@@ -360,10 +368,7 @@ void rwm_block_flight_ended(struct rwm *m, struct rwm_piece *p, uint32_t status)
 bool rwm_forward_readable(struct rwm *m, struct rwm_piece *p)
 {
     struct rwm_block *b = block_find(m, &p->op.key);
-    if (!b || list_empty(&b->flight))
-        return true;
-    const struct rwm_piece *w = list_entry(b->flight.next, struct rwm_piece, block_flight_link);
-    if (version_cmp(w->op.version, p->op.found) > 0)
+    if (!b || found_is_committed(b, p->op.found))
         return true;
     list_push_back(&b->readers, &p->block_link);
     return false;
@@ -431,6 +436,8 @@ static uint32_t forward_gate(struct rwm *m, const struct rwm_block *b, const str
     *there = false;
     if (m->broken || (m->state != RWM_RUNNING && m->state != RWM_STOPPING) || !c)
         return STATUS_NOT_SERVING;
+    if (!p->req && !rwm_reconcile_wants(p))
+        return STATUS_CANCELED;
     /* A newer epoch may have been joined while the payload was on its way. */
     if (p->req && (p->req->r.epoch != m->parts[p->partition].epoch || c->joined_by != p->req->from_module))
         return STATUS_STALE_EPOCH;

@@ -18,7 +18,7 @@ struct todo {
 int rwm_catchup_create(struct rwm *m)
 {
     unsigned recoveries = m->config.recoveries ? m->config.recoveries : RWM_CATCHUPS;
-    size_t writes = pool_total(m->area->piece_pool) * RWM_FORWARDS_EACH;
+    size_t writes = pool_total(m->area->piece_pool);
     return m->todo_pool ? 0
                         : pool_create(NULL, "rwm blocks to be brought up", sizeof(struct todo), 16,
                                       (size_t)recoveries * RWM_CATCHUP_WAITS + writes, &m->todo_pool);
@@ -191,11 +191,6 @@ static void block_queue(struct rwm_copy *k, const struct store_key *key, struct 
     todo_pump(k);
 }
 
-void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key)
-{
-    block_queue(k, key, (struct version){0, 0});
-}
-
 /* ---- the walk ---- */
 void rwm_catchup_stop(struct rwm_copy *k)
 {
@@ -222,6 +217,41 @@ static bool item_differs(const struct rwm_copy *k, const struct rwm_item *item)
     return !same && !rwm_remove_matches(k->c->m, &key);
 }
 
+/* The member has nothing to keep of it. */
+static bool item_gone(const struct rwm_item *item)
+{
+    return item->v[0].epoch == 0 && !(item->suspect & 1u);
+}
+
+/*
+ * Is the block going to be sent anyhow, later than all that was written to it so far? One that is waiting is.
+ * So is one that a comparison still comes to: a member that refused a write for its base has another version
+ * than this module, now and until it is sent the block. Else clients, whose writes wait for no member that is
+ * behind, would fill the list with the same blocks again and again.
+ */
+static bool comes_later(const struct rwm_copy *k, const struct copy_key *key)
+{
+    const struct rwm_walk *w = k->walk;
+    for (struct list *n = k->todo.next; n != NULL && n != &k->todo; n = n->next) {
+        const struct todo *t = list_entry(n, struct todo, link);
+        if (t->key.layer == key->layer && t->key.block == key->block)
+            return true;
+    }
+    if (!w || !k->walked)
+        return true;
+    uint32_t i = rwm_walk_find(w, key);
+    if (i == UINT32_MAX || !item_differs(k, &w->item[i]))
+        return false;
+    return w->next <= (item_gone(&w->item[i]) ? i : w->items + i);
+}
+
+void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key)
+{
+    const struct copy_key wanted = {key->layer, key->block, key->hash};
+    if (!comes_later(k, &wanted))
+        block_queue(k, key, (struct version){0, 0});
+}
+
 static void walk_ended(struct rwm_walk *w)
 {
     struct rwm_copy *k = w->owner;
@@ -245,13 +275,13 @@ static void walk_ended(struct rwm_walk *w)
 static void walk_step(struct rwm_copy *k)
 {
     struct rwm_walk *w = k->walk;
-    while (w->next < 2 * w->items && k->copying < RWM_CATCHUP_WAITS && k->walk == w) {
+    /* Without memory for one more the walk is stopped, and gone. */
+    while (k->walk == w && w->next < 2 * w->items && k->copying < RWM_CATCHUP_WAITS) {
         /* First what the member has to give up: it may be full. */
         bool removals = w->next < w->items;
         const struct rwm_item *item = &w->item[w->next++ % w->items];
         struct store_key key = {item->key.layer, item->key.block, item->key.hash};
-        bool gone = item->v[0].epoch == 0 && !(item->suspect & 1u);
-        if (gone != removals || !item_differs(k, item))
+        if (item_gone(item) != removals || !item_differs(k, item))
             continue;
         k->to_go -= k->to_go > 0;
         block_queue(k, &key, item->suspect ? (struct version){0, 0} : item->v[1]);

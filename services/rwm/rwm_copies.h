@@ -28,8 +28,8 @@
 #define RWM_UNREACHABLE_NS (60u * NS_PER_MS)    /* a member without a connection for so long is reported */
 #define RWM_REPORT_NS      (100u * NS_PER_MS)   /* what still holds is reported again */
 #define RWM_RECENT_MAX     65536u
-#define RWM_SENDS_EACH     2u /* whole blocks on their way, likewise */
-#define RWM_FORWARDS_EACH  4u /* forwards at once for each piece that there can be */
+#define RWM_SENDS_EACH     2u                       /* whole blocks on their way, likewise */
+#define RWM_FORWARDS_EACH  (TABLE_MEMBERS_MAX - 1u) /* forwards at once for each piece that there can be */
 #define RWM_RECONCILE_JOBS 16u
 #define RWM_RECONCILES_MAX 64u                     /* partitions at once */
 #define RWM_CATCHUPS       4u                      /* members at once, unless set */
@@ -74,6 +74,7 @@ struct rwm_grant {
     struct fabric_addr addr; /* of that incarnation */
     bool reset;              /* its kernel ended its connection, and it has promised nothing since */
     bool vacant;             /* at the address nobody listens any more, or somebody else */
+    bool outdated;           /* a later epoch than one that it joined here has another primary */
 };
 /* A promise to an earlier primary of a partition. */
 struct rwm_wait {
@@ -136,7 +137,7 @@ struct rwm_copies {
     struct rwm_copy copy[RWM_COPY_SLOTS];
     unsigned count, in_sync; /* other members; of them in sync */
     bool self_in_sync;
-    bool starved;     /* a forward found no object */
+    bool starved;     /* there was no memory for a forward */
     uint32_t primary; /* module id, 0 = none */
     /* Promises to earlier primaries: nothing is joined before. The first ends with its time only. */
     uint64_t wait_until_ns;
@@ -320,6 +321,8 @@ struct rwm_walk {
 /* who: joined members. NULL: no memory. */
 struct rwm_walk *rwm_walk_start(struct rwm_copies *c, struct rwm_copy *const *who, unsigned count, bool full,
                                 void (*ended)(struct rwm_walk *w), void *owner);
+/* Its item's index; UINT32_MAX: no member has the block. */
+uint32_t rwm_walk_find(const struct rwm_walk *w, const struct copy_key *key);
 /* It is not used any more; ended never runs after it. */
 void rwm_walk_stop(struct rwm_walk *w);
 void rwm_walk_free(struct rwm_walk *w); /* the module is destroyed */
@@ -331,6 +334,8 @@ int rwm_reconcile_create(struct rwm *m); /* 0 or -ENOMEM */
 int rwm_reconcile_start(struct rwm_copies *c);
 void rwm_reconcile_stop(struct rwm_copies *c);
 void rwm_reconcile_step(struct rwm_copies *c);
+/* p, a REPLACE without a request, waited for its turn: is the epoch that it is for still the present one? */
+bool rwm_reconcile_wants(const struct rwm_piece *p);
 
 /* ---- rwm_forward.c ---- */
 /* Have the members that count room for a write that may take a new block? STATUS_OK; STATUS_NO_SPACE: one has
@@ -342,6 +347,8 @@ void rwm_forward_start(struct rwm_copies *c, struct rwm_piece *p);
 void rwm_forward_stored(struct rwm_copies *c, struct rwm_piece *p, uint32_t status);
 /* k joined: what it has not answered yet is sent to it. */
 void rwm_forward_again(struct rwm_copy *k);
+/* What could not be sent for want of memory is tried again. */
+void rwm_forward_step(struct rwm_copies *c);
 /* Who counts changed: what may be committed now? */
 void rwm_forward_recheck(struct rwm_copies *c);
 /* No longer the primary: what is under way here ends, its outcome another one's to tell. */
@@ -362,7 +369,8 @@ void rwm_catchup_stop(struct rwm_copy *k);
 uint64_t rwm_catchup_to_go(const struct rwm_copy *k); /* blocks */
 /* Those that were compared, at most max. */
 uint32_t rwm_catchup_list(const struct rwm *m, struct mdc_recovery *out, uint32_t max);
-/* The block is to be sent to k as a whole, in the order of the block's writes. */
+/* k, neither in sync nor equal, has refused a write for not having its base: the block is to be sent to it as
+ * a whole, in the order of the block's writes; at once only when the comparison would not come to it. */
 void rwm_catchup_block(struct rwm_copy *k, const struct store_key *key);
 
 /* ---- rwm_changed.c ---- */
@@ -420,6 +428,8 @@ uint32_t rwm_grant_promise(struct rwm_conn *conn, const struct copy_promise *rq)
 /* That start of the module may join now: OK; AGAIN: not yet, or it is not known to be the latest one. */
 uint32_t rwm_grant_join(struct rwm *m, uint32_t module, uint64_t incarnation);
 uint64_t rwm_copies_wait_until(const struct rwm_copies *c);
+/* A partition that the module joined has got another primary: its next request is refused, once. */
+void rwm_grant_outdated(struct rwm *m, uint32_t module);
 /* c has another primary than module now. */
 void rwm_copies_wait_for(struct rwm_copies *c, uint32_t module);
 /* That start of module answers nothing of c's partition any more under the epochs before `epoch`. */

@@ -207,6 +207,7 @@ void rwm_epoch_step(struct rwm_copies *c)
     if (c->state == COPIES_RECONCILE)
         rwm_reconcile_step(c);
     if (c->state == COPIES_SERVING) {
+        rwm_forward_step(c);
         rwm_catchup_step(c);
         rwm_forward_tell(c);
     }
@@ -217,7 +218,7 @@ bool rwm_epoch_quiet(const struct rwm_copies *c)
 {
     if (c->state == COPIES_MEMBER)
         return true;
-    if (c->state != COPIES_SERVING || !list_empty(&c->waiting))
+    if (c->state != COPIES_SERVING || c->starved || !list_empty(&c->waiting))
         return false;
     struct version committed = rwm_forward_committed(c);
     for (unsigned i = 0; i < RWM_COPY_SLOTS; i++) {
@@ -347,6 +348,8 @@ void rwm_epoch_force(struct rwm *m, uint32_t i)
     bool mine = self && primary == m->id, was_mine = c->state != COPIES_MEMBER;
     if (c->primary != 0 && c->primary != m->id && c->primary != primary)
         rwm_copies_wait_for(c, c->primary);
+    if (c->joined_by != 0 && c->joined_by != primary)
+        rwm_grant_outdated(m, c->joined_by);
     if (was_mine && !mine) {
         rwm_epoch_resign(c);
         release_tell(c); /* those of before */

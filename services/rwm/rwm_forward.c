@@ -167,7 +167,7 @@ static void answer(struct rwm_forward *f, uint32_t status)
         piece_check(c, p);
         return;
     case STATUS_STALE_BASE:
-        if (k->member && !k->in_sync && !k->lockstep) {
+        if (k->member && !rwm_copy_counts(k)) {
             p->answered |= bit_of(k);
             rwm_catchup_block(k, &p->op.key);
             return;
@@ -211,10 +211,7 @@ static void forward_done(struct rpc_call *call, const struct rpc_result *result)
     pool_put(m->forward_pool, f);
     struct rwm_copies *c = k->c;
     rwm_piece_unref(p);
-    if (c->starved) {
-        c->starved = false;
-        rwm_each_copy(other, c) rwm_forward_again(other);
-    }
+    rwm_forward_step(c);
 }
 
 /* ---- sending ---- */
@@ -251,25 +248,43 @@ static void forward_fill(struct rwm_copies *c, struct rwm_forward *f, const stru
     f->call.source_crc = crc;
 }
 
-static void forward_send(struct rwm_copy *k, struct rwm_piece *p)
+/*
+ * There is no memory to send to k now. Who counts is sent it later, in order. Others are not waited for: what
+ * is committed before they were sent it would never come to them, so they are compared anew.
+ */
+static void starve(struct rwm_copy *k)
+{
+    k->c->starved = true;
+    rwm_copies_due(k->c);
+    if (!rwm_copy_counts(k))
+        rwm_epoch_unjoin(k);
+}
+
+/* False: nothing can be sent to k now. */
+static bool forward_send(struct rwm_copy *k, struct rwm_piece *p)
 {
     struct rwm_copies *c = k->c;
     struct rwm *m = c->m;
-    if (!k->joined || k->peer->state != PEER_UP || (p->sent & bit_of(k)))
-        return;
+    if (!k->joined || k->peer->state != PEER_UP)
+        return false;
+    if (p->sent & bit_of(k))
+        return true;
     struct rwm_forward *f = pool_get(m->forward_pool);
     if (!f) {
-        c->starved = true;
-        return;
+        starve(k);
+        return false;
     }
     p->sent |= bit_of(k);
     f->piece = p;
     f->copy = k;
     forward_fill(c, f, p);
-    if (rwm_peer_call(k->peer, &f->call) != 0) {
+    int rc = rwm_peer_call(k->peer, &f->call);
+    if (rc) {
         p->sent &= (uint16_t)~bit_of(k);
         pool_put(m->forward_pool, f);
-        return;
+        if (rc != -ENOTCONN) /* else it has to join again anyhow */
+            starve(k);
+        return false;
     }
     k->told = f->body.committed;
     p->refs++;
@@ -277,6 +292,7 @@ static void forward_send(struct rwm_copy *k, struct rwm_piece *p)
     f->fills = p->kind != RWM_PIECE_CLEAR && p->base.epoch == 0;
     k->peer->filling += f->fills;
     k->peer->spent_blocks += f->fills;
+    return true;
 }
 
 uint32_t rwm_forward_room(struct rwm_copies *c)
@@ -300,7 +316,10 @@ void rwm_forward_start(struct rwm_copies *c, struct rwm_piece *p)
 {
     c->given = p->op.version;
     rwm_changed_note(c, p);
-    rwm_each_copy(k, c) forward_send(k, p);
+    if (c->starved)
+        rwm_forward_step(c); /* those before it first */
+    else
+        rwm_each_copy(k, c) forward_send(k, p);
 }
 
 void rwm_forward_again(struct rwm_copy *k)
@@ -308,9 +327,17 @@ void rwm_forward_again(struct rwm_copy *k)
     list_for_each(n, &k->c->flight)
     {
         struct rwm_piece *p = list_entry(n, struct rwm_piece, flight_link);
-        if (!(p->answered & bit_of(k)))
-            forward_send(k, p);
+        if (!(p->answered & bit_of(k)) && !forward_send(k, p))
+            return;
     }
+}
+
+void rwm_forward_step(struct rwm_copies *c)
+{
+    if (!c->starved)
+        return;
+    c->starved = false;
+    rwm_each_copy(k, c) rwm_forward_again(k);
 }
 
 void rwm_forward_tell(struct rwm_copies *c)

@@ -53,28 +53,31 @@ static struct rwm_grant *grant_get(struct rwm *m, uint32_t module, uint64_t inca
         g->older_until_ns = max_u64(g->older_until_ns, g->until_ns);
         g->until_ns = 0;
         g->incarnation = incarnation;
-        g->reset = g->vacant = false;
+        g->reset = g->vacant = g->outdated = false;
     }
     const struct table_module *r = record_of(m, module);
     memcpy(&g->addr, r->addr, sizeof(g->addr));
     return g;
 }
 
-/* For one of the partitions that it joined here somebody else is the primary now. */
-static bool joins_outdated(struct rwm *m, uint32_t module)
+void rwm_grant_outdated(struct rwm *m, uint32_t module)
 {
-    bool outdated = false;
-    list_for_each(n, &m->copies)
-    {
-        const struct rwm_copies *c = list_entry(n, struct rwm_copies, link);
-        outdated |= c->joined_by == module && c->primary != module;
-    }
-    if (!outdated)
+    struct rwm_grant *g = grant_of(m, module);
+    if (g)
+        g->outdated = true;
+}
+
+/* For one of the partitions that it joined here somebody else is the primary now, or was in between: that it
+ * is told, once, whoever has joined there since. */
+static bool joins_outdated(struct rwm *m, struct rwm_grant *g)
+{
+    if (!g->outdated)
         return false;
+    g->outdated = false;
     list_for_each(n, &m->copies)
     {
         struct rwm_copies *c = list_entry(n, struct rwm_copies, link);
-        if (c->joined_by == module)
+        if (c->joined_by == g->module)
             c->joined_by = 0;
     }
     return true;
@@ -87,11 +90,11 @@ uint32_t rwm_grant_promise(struct rwm_conn *conn, const struct copy_promise *rq)
         return STATUS_INVALID;
     if (!is_latest(m, conn->from_module, conn->from_incarnation))
         return STATUS_NOT_SERVING;
-    if (joins_outdated(m, conn->from_module))
-        return STATUS_STALE_EPOCH;
     struct rwm_grant *g = grant_get(m, conn->from_module, conn->from_incarnation);
     if (!g)
         return STATUS_NO_MEMORY;
+    if (joins_outdated(m, g))
+        return STATUS_STALE_EPOCH;
     g->until_ns = max_u64(g->until_ns, loop_clock_ns(m->env->loop) + rwm_grant_margin(rq->duration_ns));
     g->reset = g->vacant = false;
     return STATUS_OK;

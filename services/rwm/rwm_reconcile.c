@@ -105,6 +105,12 @@ static void fix_stored(struct rwm_piece *p, uint32_t status)
     fix_send(f, p->crcs);
 }
 
+bool rwm_reconcile_wants(const struct rwm_piece *p)
+{
+    const struct fix *f = p->owner;
+    return !f->w->stopped;
+}
+
 static void fix_fetched(struct rpc_call *call, const struct rpc_result *result)
 {
     struct fix *f = container_of(call, struct fix, call);
@@ -167,6 +173,14 @@ static bool fix_begin(struct rwm_walk *w, uint32_t index, unsigned best)
     p->owner = f;
     p->partition = w->c->partition;
     p->op.key = (struct store_key){item->key.layer, item->key.block, item->key.hash};
+    if (best == 0 && item->suspect & 1u) { /* what it was nobody knows, and it is to be nothing */
+        p->kind = RWM_PIECE_REPLACE;
+        p->bytes = BLOCK_BYTES;
+        p->cuts = f->cuts;
+        p->done = fix_stored;
+        rwm_block_add(w->m, p);
+        return true;
+    }
     if (best == 0) {
         p->kind = RWM_PIECE_COPY;
         p->done = fix_read;
@@ -190,15 +204,20 @@ static bool fix_begin(struct rwm_walk *w, uint32_t index, unsigned best)
 
 /* ---- all of them ---- */
 /*
- * True: some member has another version than the best one's. Beyond the end of the volume it is this module's
- * own: either the others lag behind a shrink, and still have what it has cut; or it lags behind a grow, and
- * what it, in sync, does not have of the writes there was never acknowledged.
+ * True: some member has another version than the best one's, or this module does not know what it has. Beyond
+ * the end of the volume it is this module's own: either the others lag behind a shrink, and still have what
+ * it has cut; or it lags behind a grow, and what it, in sync, does not have of the writes there was never
+ * acknowledged.
  */
 static bool item_differs(const struct rwm_walk *w, const struct rwm_item *item, unsigned *best)
 {
     const struct store_key key = {item->key.layer, item->key.block, item->key.hash};
-    bool own = !(item->suspect & 1u) && rwm_volume_beyond(w->m, &key);
+    bool own = rwm_volume_beyond(w->m, &key);
     bool found = false, differs = false;
+    if (own && item->suspect & 1u) {
+        *best = 0; /* nothing: fix_begin */
+        return true;
+    }
     for (unsigned i = 0; i < (own ? 1 : w->count); i++) {
         if (item->suspect >> i & 1u)
             continue;

@@ -144,6 +144,10 @@ static void request_finish(struct rwm_request *req)
         return;
     }
     struct rwm_copies *c = rwm_copies_of(m, req->r.partition);
+    if (c && !writes && c->state == COPIES_MEMBER) {
+        request_refuse(m, req, STATUS_NOT_SERVING); /* given up by a shutdown: no promise comes any more */
+        return;
+    }
     if (c && !writes && !rwm_copies_may_answer(c)) {
         req->state = RWM_REQUEST_FETCHED;
         m->stats.reads_unpromised++;

@@ -380,6 +380,13 @@ static void ask(struct rwm_repair *r, struct rwm_copy *k)
     k->held += r->busy;
 }
 
+/* Nothing is known of it, and it lies beyond the end of the volume: nothing that was acknowledged. A member
+ * that lags behind a shrink may still have it, which is not to be taken for anybody's. */
+static bool cut_off(const struct rwm_repair *r)
+{
+    return r->suspect && rwm_volume_beyond(r->m, &r->key);
+}
+
 static void repair_ask(struct rwm_repair *r)
 {
     struct rwm *m = r->m;
@@ -388,7 +395,13 @@ static void repair_ask(struct rwm_repair *r)
         repair_end(r, STATUS_NOT_SERVING);
         return;
     }
-    bool found = r->suspect ? r->tries > 0 && r->lack != UINT32_MAX : true;
+    bool cut = cut_off(r);
+    bool found = cut || !r->suspect || (r->tries > 0 && r->lack != UINT32_MAX);
+    if (cut) {
+        r->version = (struct version){0, 0};
+        r->p->op.written = r->lack = 0;
+        memset(r->p->chunk, 0, BLOCK_BYTES);
+    }
     if (found && r->lack == 0) {
         if (rwm_remove_matches(m, &r->key))
             repair_end(r, STATUS_OK);
@@ -483,7 +496,8 @@ static void statted(struct store_op *op, int rc)
     r->version = rc ? (struct version){0, 0} : op->found;
     r->state = rc ? REPAIR_ASKS : REPAIR_LOOKS;
     r->bad = r->lack;
-    if (rc && (!p->heals || !c || (c->state == COPIES_SERVING && !can_ask(r->m, c))))
+    bool asks = c && (c->state != COPIES_SERVING || can_ask(r->m, c) || cut_off(r));
+    if (rc && (!p->heals || !asks))
         repair_end(r, STATUS_DAMAGED);
     else
         repair_step(r);

@@ -20,6 +20,11 @@ static uint32_t item_slot(const struct rwm_walk *w, const struct copy_key *key)
     return at;
 }
 
+uint32_t rwm_walk_find(const struct rwm_walk *w, const struct copy_key *key)
+{
+    return w->hash[item_slot(w, key)] - 1; /* 0 is none */
+}
+
 static int walk_grow(struct rwm_walk *w)
 {
     uint32_t capacity = w->capacity ? w->capacity * 2 : 256;

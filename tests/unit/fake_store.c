@@ -136,6 +136,7 @@ static void apply_clear(struct fake_medium *m, struct store_op *op)
         b->rotten &= ~(1u << unit);
         memset(b->data + (size_t)unit * UNIT_BYTES, 0, UNIT_BYTES);
     }
+    b->used = b->written != 0 || !op->forget;
     m->clears++;
 }
 

@@ -23,6 +23,9 @@ static unsigned no_memory;
 static const struct pool *frail[8];
 static unsigned frail_count;
 static bool no_list; /* of what changes */
+/* So many objects for writes on their way to members are lacking from now on. */
+static const struct pool *forwards;
+static unsigned no_forwards;
 int __real_pool_create(struct loop *loop, const char *name, size_t size, size_t align, size_t count,
                        struct pool **out);
 int __wrap_pool_create(struct loop *loop, const char *name, size_t size, size_t align, size_t count,
@@ -40,6 +43,8 @@ int __wrap_pool_create(struct loop *loop, const char *name, size_t size, size_t 
     if (no_list && strcmp(name, "rwm changed blocks") == 0)
         return -ENOMEM;
     int rc = __real_pool_create(loop, name, size, align, count, out);
+    if (rc == 0 && strcmp(name, "rwm forwards") == 0)
+        forwards = *out;
     for (size_t i = 0; rc == 0 && i < ARRAY_LEN(frails); i++)
         if (strcmp(name, frails[i]) == 0)
             frail[frail_count++ % ARRAY_LEN(frail)] = *out;
@@ -49,6 +54,10 @@ int __wrap_pool_create(struct loop *loop, const char *name, size_t size, size_t 
 void *__wrap_pool_get(struct pool *pool)
 {
     bool may_fail = false;
+    if (pool == forwards && no_forwards > 0) {
+        no_forwards--;
+        return NULL;
+    }
     for (unsigned i = 0; i < ARRAY_LEN(frail); i++)
         may_fail |= frail[i] == pool;
     return may_fail && no_memory > 0 && --no_memory == 0 ? NULL : __real_pool_get(pool);
@@ -71,7 +80,7 @@ static inline void stage_up(struct stage *s)
 
 static inline void stage_down(struct stage *s)
 {
-    no_memory = 0;
+    no_memory = no_forwards = 0;
     other_end(&s->f, &s->o, &s->c);
 }
 

@@ -577,7 +577,7 @@ static void cut_block_is_looked_at_again(void **state)
     members(&f, 101, 1 | SYNC, 0);
     fix_run(&f, 2 * NS_PER_S);
     assert_int_equal(f.mdc->heartbeat.removing_blocks, 0);
-    assert_int_equal(fake_medium_block(f.medium, 101, 3)->written, 0);
+    assert_null(fake_medium_block(f.medium, 101, 3));
     fix_kill_module(&f);
     fabric_mem_unregister(mem);
     other_end(&o);

@@ -224,13 +224,14 @@ plant("forward-without-turn", "turns travel with forwards",
 plant("read-uncommitted", "a read returns committed data",
       (RWM + "rwm_read.c", "    if (rc == 0 && !rwm_forward_readable(p->m, p))\n        return;\n", ""), copies=SEVERAL)
 plant("clear-not-forwarded", "a discard is a write",
-      (RWM + "rwm_forward.c", "    if (!k->joined || k->peer->state != PEER_UP || (p->sent & bit_of(k)))\n        return;",
+      (RWM + "rwm_forward.c", "    if (!k->joined || k->peer->state != PEER_UP)\n        return false;\n    if (p->sent",
        "    if (p->kind == RWM_PIECE_CLEAR)\n        p->answered |= bit_of(k);\n"
-       "    if (!k->joined || k->peer->state != PEER_UP || (p->sent & bit_of(k)) || p->kind == RWM_PIECE_CLEAR)\n        return;"), copies=SEVERAL)
+       "    if (!k->joined || k->peer->state != PEER_UP || p->kind == RWM_PIECE_CLEAR)\n        return false;\n    if (p->sent"), copies=SEVERAL)
 
 # ---- catching up
 plant("discard-comes-back", "what the primary has not is removed at a member that comes back",
-      (RWM + "rwm_catchup.c", "        if (gone != removals || !item_differs(k, item))", "        if (gone || removals || !item_differs(k, item))"), copies=SEVERAL)
+      (RWM + "rwm_catchup.c", "        if (item_gone(item) != removals || !item_differs(k, item))",
+       "        if (item_gone(item) || removals || !item_differs(k, item))"), copies=SEVERAL)
 plant("replace-keeps-the-rest", "a block that differs is replaced whole",
       (RWM + "rwm_block.c", "    p->op.replace = p->kind == RWM_PIECE_REPLACE;", "    p->op.replace = false;"), copies=SEVERAL)
 plant("copy-beside-a-write", "a block is copied in the order of its writes",
