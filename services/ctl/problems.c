@@ -149,7 +149,7 @@ void problems_of_pool(struct problems *p, const struct mdc_pool_info *pool)
             "pool %s: %u of %u copies have no module to be on: add modules (cistern module add), on hosts of "
             "their own",
             pool->name, pool->moves_missing, pool->copies);
-    if (pool->moves_stuck > 0)
+    if (pool->moves_stuck > 0 && pool->copies > 1) /* with one copy the lines of its modules say it */
         problem(
             p,
             "pool %s: %u partitions are to have copies made, and no module that is up and well has their data "

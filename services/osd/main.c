@@ -81,9 +81,10 @@ static void media_open(void *user, struct rwm_runner *r)
     int rc = device_open_file(&p->base.env, o->data, &open, &data);
     if (rc)
         snprintf(p->error, sizeof(p->error), "cannot open the data medium %s: %s%s", o->data, strerror(-rc),
-                 rc == -EBUSY    ? "; another process has it, or it is mounted"
-                 : rc == -ENOENT ? "; --create and --data-size make it"
-                                 : "");
+                 rc == -EBUSY ? "; another process has it, or it is mounted"
+                 : rc == -ENOENT
+                     ? "; is its file system mounted? Only for a new module: --create and --data-size"
+                     : "");
     if (rc == 0 && o->journal && o->journal[0]) {
         rc = open_journal(p, &journal);
         if (rc) {

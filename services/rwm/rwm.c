@@ -81,8 +81,8 @@ static void opened(void *arg, struct store *store, const struct store_open_repor
     struct rwm *m = arg;
     m->opening = NULL;
     if (report->rc) {
-        rwm_fail(m, report->rc, "the store on %s could not be opened (%s): %s", m->data->name,
-                 strerror(-report->rc), report->text);
+        rwm_fail(m, report->rc, "the store on %s could not be opened: %s", m->data->name,
+                 report->text[0] ? report->text : strerror(-report->rc));
         return;
     }
     m->store = store;

@@ -10,8 +10,9 @@
 #include <string.h>
 
 /* A killed process holds a device's lock until the kernel has ended its last requests: that is soon. */
-#define RETRY_MIN_NS (100 * NS_PER_MS)
-#define RETRY_MAX_NS (30 * NS_PER_S)
+#define RETRY_MIN_NS  (100 * NS_PER_MS)
+#define RETRY_MAX_NS  (30 * NS_PER_S)
+#define TELL_AGAIN_NS (600 * NS_PER_S)
 
 /* What only an operator can change: to look again soon would only fill the log. */
 static bool is_lasting(int rc)
@@ -45,7 +46,8 @@ struct rwm_runner {
     uint64_t taken_down; /* how often */
     struct loop_timer timer;
     struct loop_task fail_task, start_task, stopped_task;
-    char text[512];
+    char text[512], told[512]; /* why it failed; of that, what the log has */
+    uint64_t told_ns;          /* 0: nothing since it served */
     int rc;
     void (*stopped)(void *arg);
     void *stopped_arg;
@@ -73,6 +75,21 @@ static void runner_take_down(struct rwm_runner *r)
     r->rwm = NULL;
 }
 
+/* What goes on failing for the same reason is told now and then. */
+static void log_failure(struct rwm_runner *r, uint64_t wait_ns)
+{
+    const uint64_t now_ns = loop_now_ns(r->env->loop);
+    const bool news =
+        r->told_ns == 0 || strcmp(r->told, r->text) != 0 || now_ns - r->told_ns >= TELL_AGAIN_NS;
+    log_write(r->env, news ? LOG_ERROR_ : LOG_DEBUG_, "module not running, trying again",
+              "media=%s retry_ms=%lu tries=%u rc=%d why=\"%s\"", r->config.label,
+              (unsigned long)(wait_ns / NS_PER_MS), r->failures, r->rc, r->text);
+    if (!news)
+        return;
+    r->told_ns = now_ns;
+    memcpy(r->told, r->text, sizeof(r->told));
+}
+
 static void runner_failed(struct loop_task *task)
 {
     struct rwm_runner *r = container_of(task, struct rwm_runner, fail_task);
@@ -84,8 +101,7 @@ static void runner_failed(struct loop_task *task)
     r->state = RUNNER_WAITING;
     r->failures++;
     r->taken_down++;
-    log_error(r->env, "module not running, trying again", "media=%s retry_ms=%lu rc=%d why=\"%s\"",
-              r->config.label, (unsigned long)(wait / NS_PER_MS), r->rc, r->text);
+    log_failure(r, wait);
     loop_timer_arm(r->env->loop, &r->timer, wait);
 }
 
@@ -118,8 +134,8 @@ static void formatted(void *arg, int rc)
     if (rc == -EEXIST)
         rwm_runner_fail(
             r, rc,
-            "the medium holds no store of this version but is not blank either: nothing was written; wipe it if "
-            "it is meant for a new store");
+            "the medium holds no store of this version but is not blank either: nothing was written. Is it the "
+            "right one? Only if it is meant for a new store, wipe it");
     else
         rwm_runner_fail(r, rc,
                         rc == -ENOSPC ? "the medium is too small for a store" : "making a store failed");
@@ -154,6 +170,7 @@ static void engine_serving(void *user)
     struct rwm_runner *r = user;
     r->state = RUNNER_SERVING;
     r->text[0] = '\0';
+    r->told_ns = 0;
     r->failures = 0;
     if (r->config.serving)
         r->config.serving(r->user);

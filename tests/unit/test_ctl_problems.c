@@ -147,6 +147,10 @@ static void of_the_whole(void **state)
     problems_of_pool(&p, &pool);
     assert_non_null(strstr(p.text, "pool main: 1 of 3 copies have no module to be on"));
     assert_non_null(strstr(p.text, "\npool main: 5 partitions"));
+    memset(&p, 0, sizeof(p));
+    pool = (struct mdc_pool_info){.name = "main", .copies = 1, .moves_stuck = 5};
+    problems_of_pool(&p, &pool);
+    assert_string_equal(p.text, "");
 }
 
 /* As much as fits, whatever there is to say. */
