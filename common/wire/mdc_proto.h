@@ -164,8 +164,9 @@ struct mdc_module_records_request {
 enum mdc_report_what {
     MDC_REPORT_UNREACHABLE = 1, /* in sync, does not answer: dropped from the in-sync set when the controller
                                    has lost it too, or when both are heard but the report stands for a time */
-    MDC_REPORT_UNFIT = 2,       /* in sync, answers, but could not apply a write: dropped at once */
-    MDC_REPORT_IN_SYNC = 3,     /* equal, and every write since waits for it: taken in at once */
+    MDC_REPORT_UNFIT = 2,   /* in sync, answers, but could not apply a write: dropped at once. The primary may
+                               say so of itself, when it cannot take what another one in sync has */
+    MDC_REPORT_IN_SYNC = 3, /* equal, and every write since waits for it: taken in at once */
     MDC_REPORT_LOST = 4, /* was reported as equal in this epoch and is not any more: a new epoch, in which it
                             is not in sync, at once, so that a late IN_SYNC counts for nothing */
 };

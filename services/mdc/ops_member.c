@@ -157,8 +157,8 @@ uint32_t mdc_op_module_report(struct mdc_decision *d, const struct mdc_module_re
         uint32_t index = pool->rec.first_partition + item->partition;
         struct record_partition *p = &s->partitions[index];
         if (!mdc_partition_settled(s, index) || p->epoch != item->epoch ||
-            mdc_partition_primary(p) != rq->module || item->member == rq->module ||
-            member_find(p, item->member) < 0)
+            mdc_partition_primary(p) != rq->module || member_find(p, item->member) < 0 ||
+            (item->member == rq->module && item->what != MDC_REPORT_UNFIT))
             continue;
         if (take_item(d, item, rq->module, p))
             mdc_member_new_epoch(d, index);

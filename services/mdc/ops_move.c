@@ -211,16 +211,19 @@ static void look_at_primaries(struct mdc_decision *d, struct mdc_pool *pool, str
 /* ---- modules that are taken out ---- */
 
 /* It holds nothing of the pool any more, and has said so; or it is not there to say anything. */
-static bool is_empty(struct mdc_state *s, struct mdc_module *m)
+static bool is_empty(struct mdc_decision *d, struct mdc_module *m)
 {
+    struct mdc_state *s = d->state;
     if (m->partitions != 0) {
         m->empty_version = 0;
         return false;
     }
     if (!mdc_module_serves(m))
         return true;
+    if (m->empty_version == 0 && mdc_tx_publishes(d->tx))
+        return false; /* at the next look its version is known */
     if (m->empty_version == 0)
-        m->empty_version = s->version; /* everything that was decided before this look is published */
+        m->empty_version = s->version;
     return m->leaving_blocks == 0 && m->applied_term == s->term && m->applied_version >= m->empty_version;
 }
 
@@ -233,7 +236,7 @@ static bool take_out_empty(struct mdc_decision *d, const struct mdc_pool *pool)
         struct mdc_module *m = &s->modules[i];
         if (m->rec.id == 0 || m->rec.pool != pool->rec.id || m->rec.draining != RECORD_REMOVING)
             continue;
-        if (!is_empty(s, m)) {
+        if (!is_empty(d, m)) {
             wait = true;
             continue;
         }

@@ -224,6 +224,8 @@ uint32_t mdc_op_pool_create(struct mdc_decision *d, const struct mdc_pool_create
 static const char *restless(struct mdc_decision *d, const struct mdc_pool *pool)
 {
     struct mdc_state *s = d->state;
+    if (mdc_tx_publishes(d->tx))
+        return "something was decided just now that its modules have not heard of; try again in a moment";
     for (uint32_t i = 0; i < s->limits.modules; i++) {
         const struct mdc_module *m = &s->modules[i];
         if (m->rec.id == 0 || m->rec.pool != pool->rec.id)

@@ -209,6 +209,8 @@ int mdc_tx_create(const struct mdc_state *s, struct mdc_tx *tx);
 void mdc_tx_destroy(struct mdc_tx *tx);
 void mdc_tx_reset(struct mdc_tx *tx);
 void mdc_tx_publish(struct mdc_tx *tx, enum table_kind kind, uint32_t index);
+/* True: this batch has decided something that no table has yet; s->version is of before that. */
+bool mdc_tx_publishes(const struct mdc_tx *tx);
 /* Store and publish. */
 void mdc_tx_record(struct mdc_tx *tx, enum table_kind kind, uint32_t index);
 /* After a TX_DELETE of the record's key: a later mdc_tx_record of this index in the batch counts again. */

@@ -79,6 +79,14 @@ void mdc_tx_publish(struct mdc_tx *tx, enum table_kind kind, uint32_t index)
     note_record(tx, TX_PUBLISH, MARK_PUBLISH, kind, index);
 }
 
+bool mdc_tx_publishes(const struct mdc_tx *tx)
+{
+    for (size_t i = 0; i < tx->count; i++)
+        if (tx->changes[i].what == TX_PUBLISH)
+            return true;
+    return false;
+}
+
 void mdc_tx_record(struct mdc_tx *tx, enum table_kind kind, uint32_t index)
 {
     note_record(tx, TX_STORE, MARK_STORE, kind, index);

@@ -62,6 +62,42 @@ static void pool_identity_done(void *arg, int rc)
     rwm_shutdown_step(m);
 }
 
+static uint32_t log2_of(uint32_t v)
+{
+    uint32_t bits = 0;
+    while (v > 1) {
+        v >>= 1;
+        bits++;
+    }
+    return bits;
+}
+
+/* Index was a part of a partition that this module was a member of, before the pool was doubled. */
+static bool was_part_of_mine(const struct rwm *m, uint32_t pool, uint32_t index)
+{
+    while (index != 0) {
+        index &= ~(1u << log2_of(index));
+        const struct store_partition_record *rec = rwm_record(m, STORE_PARTITION, index);
+        if (rec->pool == pool && rec->partition == index)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * The pool was doubled, and a half given to others, while this module was away: it knows nothing of that
+ * partition, and has what it had of the whole. The record is accepted as if this module had been a member: so
+ * the blocks are removed as those of any partition that was left.
+ */
+static bool inherits(const struct rwm *m, uint32_t pool, uint32_t index)
+{
+    const struct store_partition_record *rec = rwm_record(m, STORE_PARTITION, index);
+    struct store_key key;
+    uint64_t cursor = 0;
+    return !(rec->pool == pool && rec->partition == index) && was_part_of_mine(m, pool, index) &&
+           store_list(m->store, index, &cursor, &key, 1) != 0;
+}
+
 static int pool_take(struct rwm *m, uint32_t id, uint32_t count, uint32_t stripe_bytes)
 {
     struct rwm_part *parts = NULL;
@@ -76,6 +112,7 @@ static int pool_take(struct rwm *m, uint32_t id, uint32_t count, uint32_t stripe
         const struct store_partition_record *rec = rwm_record(m, STORE_PARTITION, i);
         if (rec->pool == id && rec->partition == i)
             parts[i].opened_epoch = rec->epoch;
+        parts[i].inherited = inherits(m, id, i);
     }
     if (!list_empty(&m->copies)) {
         free(parts);
@@ -91,16 +128,6 @@ static int pool_take(struct rwm *m, uint32_t id, uint32_t count, uint32_t stripe
         log_info(m->env, id != 0 ? "taken into a pool" : "in no pool any more",
                  "module=%u pool=%u partitions=%u", m->id, id, count);
     return 0;
-}
-
-static uint32_t log2_of(uint32_t v)
-{
-    uint32_t bits = 0;
-    while (v > 1) {
-        v >>= 1;
-        bits++;
-    }
-    return bits;
 }
 
 /*
@@ -238,7 +265,8 @@ static int stage_part(struct rwm *m, const struct table *t, uint32_t index, stru
                           "the partition has no new epoch since this start: not served yet");
         return 0;
     }
-    if (!member && !(known && part_member(old->members, m->id))) {
+    const bool has = known ? part_member(old->members, m->id) : part->inherited;
+    if (!member && !has) {
         part->staged_epoch = p->epoch;
         part->staged_primary = false;
         part->dirty = part->epoch != p->epoch;

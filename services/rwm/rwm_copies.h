@@ -137,6 +137,8 @@ struct rwm_copies {
     struct rwm_copy copy[RWM_COPY_SLOTS];
     unsigned count, in_sync; /* other members; of them in sync */
     bool self_in_sync;
+    bool unfit; /* this module, the primary, cannot take what another one in sync has: that one is to be it */
+    uint64_t unfit_reported_ns;
     bool starved;     /* there was no memory for a forward */
     uint32_t primary; /* module id, 0 = none */
     /* Promises to earlier primaries: nothing is joined before. The first ends with its time only. */
@@ -345,6 +347,8 @@ uint32_t rwm_forward_room(struct rwm_copies *c);
 void rwm_forward_start(struct rwm_copies *c, struct rwm_piece *p);
 /* The store answered p. */
 void rwm_forward_stored(struct rwm_copies *c, struct rwm_piece *p, uint32_t status);
+/* k answered to a block that every member in sync must have: is it unfit? */
+void rwm_forward_refused(struct rwm_copy *k, uint32_t status);
 /* k joined: what it has not answered yet is sent to it. */
 void rwm_forward_again(struct rwm_copy *k);
 /* What could not be sent for want of memory is tried again. */

@@ -282,6 +282,8 @@ static void members_set(struct rwm_copies *c, const uint32_t *members)
         k->told = (struct version){0, 0};
     }
     c->count = c->in_sync = 0;
+    c->unfit = false;
+    c->unfit_reported_ns = 0;
     for (unsigned i = 0; i < TABLE_MEMBERS_MAX && members[i] != 0; i++) {
         uint32_t id = TABLE_MEMBER_ID(members[i]);
         struct rwm_copy *k = id == c->m->id ? NULL : copy_place(c, id);

@@ -156,6 +156,21 @@ static void unfit(struct rwm_copy *k, uint32_t status)
     rwm_tick_soon(m);
 }
 
+void rwm_forward_refused(struct rwm_copy *k, uint32_t status)
+{
+    switch (status) {
+    case STATUS_OK:
+    case STATUS_DISCONNECTED:
+    case STATUS_STALE_EPOCH:
+    case STATUS_NOT_SERVING:
+    case STATUS_CANCELED:
+    case STATUS_BAD_CRC:
+        return;
+    default:
+        unfit(k, status);
+    }
+}
+
 static void answer(struct rwm_forward *f, uint32_t status)
 {
     struct rwm_copy *k = f->copy;

@@ -209,6 +209,7 @@ struct rwm_part {
     uint64_t staged_epoch;
     bool primary, staged_primary, dirty, complained;
     bool left, left_empty;     /* it was a member, and is not; nothing of it is left here */
+    bool inherited;            /* never accepted, but blocks of it are here: rwm_apply.c */
     uint32_t leave_out;        /* removals under way */
     struct rwm_copies *copies; /* NULL: no other members, ever */
 };

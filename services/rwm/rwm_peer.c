@@ -313,6 +313,25 @@ static uint8_t report_what(const struct rwm_copies *c, const struct rwm_copy *k,
     return 0;
 }
 
+/* Of the primary itself. */
+static void report_self(struct rwm *m, struct rwm_copies *c, uint64_t now)
+{
+    struct mdc_module_report_request *r = &m->report_request;
+    if (!c->unfit || c->state == COPIES_MEMBER || r->count == MDC_REPORT_ITEMS ||
+        (c->unfit_reported_ns != 0 && now - c->unfit_reported_ns < RWM_REPORT_NS))
+        return;
+    c->unfit_reported_ns = now;
+    if (log_allow(m->env, &m->log_limit))
+        log_warn(m->env, "no room for what another copy in sync has: that one is to be the primary",
+                 "module=%u partition=%u", m->id, c->partition);
+    r->items[r->count++] = (struct mdc_module_report_item){.pool = m->pool_id,
+                                                           .partition = c->partition,
+                                                           .epoch = m->parts[c->partition].epoch,
+                                                           .member = m->id,
+                                                           .member_incarnation = m->config.incarnation,
+                                                           .what = MDC_REPORT_UNFIT};
+}
+
 static void report(struct rwm *m)
 {
     uint64_t now = now_of(m);
@@ -322,6 +341,7 @@ static void report(struct rwm *m)
     list_for_each(n, &m->copies_due)
     {
         struct rwm_copies *c = list_entry(n, struct rwm_copies, due_link);
+        report_self(m, c, now);
         rwm_each_copy(k, c)
         {
             uint8_t what = report_what(c, k, now);

@@ -63,9 +63,14 @@ static bool fix_outdated(const struct fix *f)
 static void fix_sent(struct rwm_send *s, uint32_t status)
 {
     struct fix *f = s->owner;
+    struct rwm_walk *w = f->w;
     f->sends--;
-    if (status != STATUS_OK)
-        f->w->failed = true;
+    if (status != STATUS_OK) {
+        for (unsigned i = 1; i < w->count && !w->stopped; i++)
+            if (w->who[i]->peer == s->peer)
+                rwm_forward_refused(w->who[i], status);
+        w->failed = true;
+    }
     if (f->sends == 0)
         fix_end(f, !f->w->failed);
 }
@@ -97,6 +102,10 @@ static void fix_send(struct fix *f, const uint32_t *crcs)
 static void fix_stored(struct rwm_piece *p, uint32_t status)
 {
     struct fix *f = p->owner;
+    if (status == STATUS_NO_SPACE && !f->w->stopped) {
+        f->w->c->unfit = true; /* who has it is in sync, and can be the primary */
+        rwm_copies_due(f->w->c);
+    }
     if (status != STATUS_OK || f->w->stopped || fix_outdated(f)) {
         fix_end(f, false);
         return;

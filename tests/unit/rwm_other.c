@@ -219,7 +219,7 @@ static void take_replace(struct other *o, struct rpc_request *rpc, const void *b
 static void serve(struct other *o, struct rpc_request *rpc, uint16_t method, const void *body, uint32_t len)
 {
     struct copy_promise_reply promise = {.free_blocks = 1000};
-    struct copy_join_reply join = {.flags = COPY_JOINED_WHOLE};
+    struct copy_join_reply join = {.flags = o->forgetful ? 0 : COPY_JOINED_WHOLE};
     (void)len;
     if (acted(o, rpc, method))
         return;

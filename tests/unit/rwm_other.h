@@ -26,6 +26,7 @@ struct other {
     } act[32]; /* by method */
     struct rpc_request *kept[OTHER_KEPT];
     uint16_t kept_method[OTHER_KEPT];
+    bool forgetful; /* does not know what is recent: everything is compared */
     unsigned kept_count, asked[32];
     struct copy_forward forward; /* the latest */
     struct copy_replace replace;

@@ -277,6 +277,22 @@ static void test_comes_in(void **state)
     desk_end(k);
 }
 
+/* The primary may say that it is unfit itself: another one in sync is the primary then, if there is one. */
+static void test_primary_steps_back(void **state)
+{
+    (void)state;
+    struct desk *k = desk_new();
+    uint32_t first = mdc_partition_primary(part(k, 0)), second = secondary(k);
+    assert_true(report(k, MDC_REPORT_UNFIT, first));
+    assert_false(in_sync(k, 0, first));
+    assert_int_equal(mdc_partition_primary(part(k, 0)), second);
+    assert_true(report(k, MDC_REPORT_UNFIT, second));
+    uint32_t last = mdc_partition_primary(part(k, 0));
+    assert_false(report(k, MDC_REPORT_UNFIT, last)); /* nobody else has the data */
+    assert_true(in_sync(k, 0, last));
+    desk_end(k);
+}
+
 static void test_reports_that_do_not_count(void **state)
 {
     (void)state;
@@ -294,6 +310,7 @@ static void test_reports_that_do_not_count(void **state)
     bad[0].epoch--;
     bad[1].epoch++;
     bad[2].member_incarnation++;
+    bad[3].what = MDC_REPORT_UNREACHABLE; /* of itself */
     bad[3].member = primary;
     bad[3].member_incarnation = k->s->modules[primary - 1].rec.incarnation;
     bad[4].member = 7;
@@ -617,6 +634,7 @@ int main(void)
         cmocka_unit_test(test_late_watch),
         cmocka_unit_test(test_restart),
         cmocka_unit_test(test_comes_in),
+        cmocka_unit_test(test_primary_steps_back),
         cmocka_unit_test(test_reports_that_do_not_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,8 +3,8 @@
  * time. */
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -630,6 +630,32 @@ static void test_grow(void **state)
     desk_end(k);
 }
 
+/* Whoever leaves by a decision of the same batch cannot have heard of it, and has still to remove what it
+ * had. */
+static void test_grow_beside_a_move(void **state)
+{
+    (void)state;
+    struct desk *k = desk_new(1, 4);
+    struct mdc_pool_grow_request rq = {.name = "p"};
+    struct mdc_pool_reply rep = {0};
+    unsigned refused = 0;
+    look(k, NS_PER_S);
+    (void)drain(k, 1, false, STATUS_OK);
+    for (unsigned i = 0; i < 200; i++) {
+        (void)decision(k, 0);     /* all that was decided is published, and heard of */
+        look(k, 100 * NS_PER_MS); /* the batch begins with that */
+        struct mdc_decision d = {
+            .state = k->s, .tx = &k->tx, .now_ns = k->now_ns, .session = k->session[1], .error = &k->error};
+        if (mdc_tx_publishes(&k->tx) && ++refused)
+            assert_int_equal(mdc_op_pool_grow(&d, &rq, &rep), STATUS_AGAIN);
+        (void)fill_one(k, 0);
+    }
+    assert_true(refused > 0);
+    assert_int_equal(held(k, 1), 0);
+    assert_int_equal(grow(k, 0), STATUS_OK);
+    desk_end(k);
+}
+
 /* Goes on as it was; only its session was lost. */
 static void connect_again(struct desk *k, unsigned n, uint64_t highest_epoch)
 {
@@ -707,6 +733,7 @@ int main(void)
         cmocka_unit_test(test_primaries_of_a_new_pool),
         cmocka_unit_test(test_primaries),
         cmocka_unit_test(test_grow),
+        cmocka_unit_test(test_grow_beside_a_move),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

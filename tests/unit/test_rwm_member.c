@@ -421,6 +421,40 @@ static void fewer_partitions_are_refused(void **state)
     fix_end(&f);
 }
 
+/* A pool is doubled and halves are given to another module while this one is away: what it has of those goes,
+ * the rest stays. */
+static void halves_that_others_got_are_removed(void **state)
+{
+    struct fix f;
+    struct fix_conn c;
+    unsigned mine = 0, others = 0;
+    (void)state;
+    fix_init(&f, 21);
+    fix_open(&f, &c);
+    memset(buf, 9, sizeof(buf));
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(fix_io(&c, BLOCK_METHOD_WRITE, i * FAKE_STRIPE, 4096, buf), STATUS_OK);
+    fix_close(&c);
+    fix_kill_module(&f);
+    fake_mdc_set_partitions(f.mdc, 8);
+    for (uint32_t i = 4; i < 8; i++)
+        fake_mdc_partition(f.mdc, i, fake_mdc_epoch(f.mdc, i) + 1, 2);
+    fix_start_module(&f);
+    assert_true(fix_wait_serving(&f));
+    fix_run(&f, NS_PER_S);
+    assert_int_equal(f.mdc->heartbeat.leaving_blocks, 0);
+    for (unsigned i = 0; i < 8; i++) {
+        const bool other = placement_partition(placement_hash(1, i), 8) >= 4;
+        const bool there = fake_medium_block(f.medium, 101, i * FAKE_STRIPE / BLOCK_BYTES) != NULL;
+        assert_int_equal(there, !other);
+        mine += !other;
+        others += other;
+    }
+    assert_true(mine > 0 && others > 0);
+    fix_kill_module(&f);
+    fix_end(&f);
+}
+
 /* ---- removal ---- */
 static void write_blocks(struct fix *f, struct fix_conn *c, unsigned count)
 {
@@ -617,6 +651,7 @@ int main(void)
         cmocka_unit_test(older_table_is_told_and_not_confirmed),
         cmocka_unit_test(layers_are_not_shared),
         cmocka_unit_test(confirms_after_old_writes),
+        cmocka_unit_test(halves_that_others_got_are_removed),
         cmocka_unit_test(fewer_partitions_are_refused),
         cmocka_unit_test(removes_deleted_volumes),
         cmocka_unit_test(vanished_is_deleted_but_not_by_an_amnesiac),

@@ -1,6 +1,6 @@
 /*
  * test_rwm_room.c: what changed while a member was away is all that it gets (rwm_changed.c); and more at once
- * than a module has objects for.
+ * than a module has objects for; and media that are full here, and not there.
  */
 #include "tests/unit/rwm_stage.h"
 
@@ -289,6 +289,74 @@ static void more_than_there_is_room_for(void **state)
     stage_down(&s);
 }
 
+/* ---- no room for what the others have ---- */
+/* After the other one; everything is compared. */
+static void becomes_primary(struct stage *s)
+{
+    s->o.forgetful = true;
+    other_members(&s->o, 2 | OTHER_SYNC, 1 | OTHER_SYNC);
+    fix_run(&s->f, 100 * NS_PER_MS);
+    s->f.mdc->reports = 0;
+    other_members(&s->o, 1 | OTHER_SYNC, 2 | OTHER_SYNC);
+    fix_run(&s->f, NS_PER_S);
+}
+
+/* A member in sync that cannot be made equal is reported, and the others go on without it. */
+static void full_member_is_not_waited_for(void **state)
+{
+    struct stage s;
+    (void)state;
+    stage_up(&s);
+    there(&s)->version.counter--;
+    s.o.act[COPY_METHOD_REPLACE].status = STATUS_NO_SPACE;
+    becomes_primary(&s);
+    assert_true(s.f.mdc->reports > 0);
+    assert_int_equal(s.f.mdc->report.items[0].what, MDC_REPORT_UNFIT);
+    assert_int_equal(s.f.mdc->report.items[0].member, 2);
+    s.o.act[COPY_METHOD_JOIN].status = STATUS_NOT_SERVING;
+    other_members(&s.o, 1 | OTHER_SYNC, 2);
+    fix_run(&s.f, NS_PER_S);
+    assert_int_equal(read_all(&s), STATUS_OK);
+    assert_memory_equal(back, buf, BLOCK_BYTES);
+    stage_down(&s);
+}
+
+/* What is no answer to the block says nothing about the member. */
+static void gone_member_is_not_unfit(void **state)
+{
+    struct stage s;
+    (void)state;
+    stage_up(&s);
+    there(&s)->version.counter--;
+    s.o.act[COPY_METHOD_REPLACE].status = STATUS_STALE_EPOCH;
+    becomes_primary(&s);
+    assert_true(s.o.asked[COPY_METHOD_REPLACE] > 0);
+    assert_int_equal(s.f.mdc->reports, 0);
+    s.o.act[COPY_METHOD_REPLACE].status = 0;
+    fix_run(&s.f, NS_PER_S);
+    assert_int_equal(read_all(&s), STATUS_OK);
+    stage_down(&s);
+}
+
+/* A primary without room for what another one in sync has says so of itself. */
+static void full_primary_steps_back(void **state)
+{
+    struct stage s;
+    (void)state;
+    stage_up(&s);
+    there(&s)->version.counter++;
+    s.f.medium->full = true;
+    becomes_primary(&s);
+    assert_true(s.f.mdc->reports > 0);
+    assert_int_equal(s.f.mdc->report.items[0].what, MDC_REPORT_UNFIT);
+    assert_int_equal(s.f.mdc->report.items[0].member, 1);
+    s.f.medium->full = false; /* room comes back before anybody decided */
+    fix_run(&s.f, NS_PER_S);
+    assert_int_equal(read_all(&s), STATUS_OK);
+    assert_int_equal(version_cmp(here(&s)->version, there(&s)->version), 0);
+    stage_down(&s);
+}
+
 int main(void)
 {
     log_set_level(LOG_ERROR_);
@@ -296,7 +364,8 @@ int main(void)
         cmocka_unit_test(only_changed_units_are_sent), cmocka_unit_test(what_does_not_fit_is_sent_whole),
         cmocka_unit_test(changes_without_memory),      cmocka_unit_test(progress_is_told),
         cmocka_unit_test(another_base_there),          cmocka_unit_test(nothing_is_remembered_of_before),
-        cmocka_unit_test(more_than_there_is_room_for),
+        cmocka_unit_test(more_than_there_is_room_for), cmocka_unit_test(full_member_is_not_waited_for),
+        cmocka_unit_test(gone_member_is_not_unfit),    cmocka_unit_test(full_primary_steps_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
