@@ -27,7 +27,7 @@ def main():
     try:
         return stages.run(o) if o.stages else campaign.run(o)
     except KeyboardInterrupt:
-        print("\nbench: interrupted; everything it had started is stopped and removed", file=sys.stderr)
+        print("\nbench: interrupted; everything it had started is stopped and removed, what it had measured is kept", file=sys.stderr)
         return 130
     except procs.Failed as e:
         print(f"bench: {e}", file=sys.stderr)

@@ -43,11 +43,34 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
+class Keeper:
+    """Where a run's result goes, as it comes: whatever ends the run, what was measured until then is there."""
+
+    def __init__(self, result, path):
+        self.result, self.path = result, path
+        result["complete"] = False
+
+    def so_far(self, medium=None, rows=None):
+        """The result with the measurements of the medium that is under way."""
+        part = dict(self.result, results=list(self.result["results"]))
+        if rows:
+            report.add(part, medium, rows)
+        return part
+
+    def keep(self, medium=None, rows=None):
+        self.latest = self.so_far(medium, rows)
+        write_json(self.latest, self.path, None)
+
+    def end(self):
+        self.result["complete"] = True
+        write_json(self.result, self.path, 1)
+
+
 class Round:
     """One medium: its contestants with their backends."""
 
-    def __init__(self, o, medium, base, skipped):
-        self.o, self.medium = o, medium
+    def __init__(self, o, medium, base, skipped, keeper):
+        self.o, self.medium, self.keeper = o, medium, keeper
         self.folder = tempfile.mkdtemp(prefix="cistern-bench.", dir=base)
         o.scratch = os.path.join(self.folder, "scratch")
         os.mkdir(o.scratch)
@@ -120,6 +143,7 @@ class Round:
         row["round"] = number
         row["services"] = sorted(row["services_cpu_us"])
         rows.setdefault((shape.name, c.name), []).append(row)
+        self.keeper.keep(self.medium, rows)
 
     def stop(self):
         for c in self.running:
@@ -129,11 +153,11 @@ class Round:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def run_medium(o, medium, result):
+def run_medium(o, medium, result, keeper):
     base = {"ram": o.ram_dir, "disk": o.disk_dir, "guest": o.ram_dir}[medium]
     if medium == "guest":
         guests.make_disks(o)
-    part = Round(o, medium, base, result["skipped"])
+    part = Round(o, medium, base, result["skipped"], keeper)
     try:
         part.start()
         for c in part.running:
@@ -152,10 +176,21 @@ def settings(o):
             "shapes": o.shapes, "media": o.media, "contestants": o.names, "quick": o.quick}
 
 
-def write_json(result, path):
-    with open(path, "w", encoding="utf-8") as f:
-        json.dump(result, f, indent=1)
+def write_json(result, path, indent):
+    """Whole or not at all, also when it is interrupted."""
+    with open(path + ".new", "w", encoding="utf-8") as f:
+        json.dump(result, f, indent=indent)
         f.write("\n")
+    os.replace(path + ".new", path)
+
+
+def measure_all(o, result, keeper):
+    for medium in o.media:
+        if medium == "guest" and not o.inside:
+            guests.run_guest(o, result, say)
+        else:
+            run_medium(o, medium, result, keeper)
+        keeper.keep()
 
 
 def run(o):
@@ -165,17 +200,20 @@ def run(o):
               "command": " ".join(["./dev bench", *sys.argv[1:]]), "settings": settings(o), "revision": machine.revision(report.TOP),
               "sanitizers": o.sanitized, "machine": machine.describe({"ram": o.ram_dir, "disk": o.disk_dir}),
               "versions": {}, "contestants": {}, "skipped": [], "idle_cpu_us_per_second": {}, "results": []}
-    for medium in o.media:
-        if medium == "guest" and not o.inside:
-            guests.run_guest(o, result, say)
-        else:
-            run_medium(o, medium, result)
-    result["seconds"] = round(time.time() - started)
-    if o.inside:
-        write_json(result, o.inside)
-        return 0
     out = o.out or os.path.join(report.TOP, "build", f"bench-{stamp}")
-    os.makedirs(out, exist_ok=True)
-    write_json(result, os.path.join(out, "result.json"))
+    if not o.inside:
+        os.makedirs(out, exist_ok=True)
+    keeper = Keeper(result, o.inside or os.path.join(out, "result.json"))
+    keeper.keep()
+    try:
+        measure_all(o, result, keeper)
+    except BaseException:
+        if keeper.latest["results"] and not o.inside:
+            report.write(keeper.latest, out, None)
+        raise
+    result["seconds"] = round(time.time() - started)
+    keeper.end()
+    if o.inside:
+        return 0
     report.write(result, out, o.publish)
     return 0 if result["results"] else 1

@@ -21,7 +21,7 @@ hits all of them alike. Nothing that you have is touched: everything lives in te
 is gone at the end, also after ^C.
 
 What comes out: a table here, and in the output directory result.json (every single measurement, versions, settings),
-table.md, and PNG pictures.
+table.md, and PNG pictures. result.json is there from the first measurement on, and says whether the run is complete.
 """
 EPILOG = """\
 examples:

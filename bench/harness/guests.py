@@ -234,6 +234,8 @@ def run_guest(o, result, say):
         inner = json.load(f)
     for key in ("contestants", "versions", "idle_cpu_us_per_second"):
         result[key].update(inner[key])
+    if not inner["complete"]:
+        result["skipped"].append({"contestant": "guest", "medium": "guest", "reason": "the guest ended before all was measured"})
     result["guest"] = {"machine": inner["machine"], "settings": inner["settings"]}
     for key in ("skipped", "results"):
         result[key] += inner[key]

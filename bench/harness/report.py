@@ -85,6 +85,8 @@ def preface(result):
              f"volumes of {s['volume_bytes'] >> 20} MiB, written once before. Spread: highest minus lowest IOPS of the rounds, of the median.",
              "CPU: of the client and of all services of the contestant together, per I/O; in the guest of all that the guest did.",
              f"Again: `{result['command']}`"]
+    if not result["complete"]:
+        lines.insert(0, "**INTERRUPTED: what was measured until then; some medians are of fewer rounds.**")
     if result["sanitizers"]:
         lines.insert(0, "**BUILT WITH SANITIZERS: these figures mean nothing.**")
     return "\n\n".join(lines)

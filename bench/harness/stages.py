@@ -92,6 +92,18 @@ def table(rows, medium, copies):
     return f"### {medium}, {copies} cop{'y' if copies == 1 else 'ies'}\n\n" + report.markdown_table(head, cells)
 
 
+def keep(o, found, parts):
+    """What there is so far: an interrupted run keeps it."""
+    if not o.out:
+        return
+    os.makedirs(o.out, exist_ok=True)
+    with open(os.path.join(o.out, "stages.json"), "w", encoding="utf-8") as f:
+        json.dump(found, f, indent=1)
+        f.write("\n")
+    with open(os.path.join(o.out, "stages.md"), "w", encoding="utf-8") as f:
+        f.write("\n\n".join(parts) + "\n")
+
+
 def run(o):
     found, parts = [], []
     for medium in ("ram", "disk"):
@@ -115,12 +127,6 @@ def run(o):
                 shutil.rmtree(folder, ignore_errors=True)
             found.append({"medium": medium, "copies": copies, "rows": rows})
             parts.append(table(rows, medium, copies))
+            keep(o, found, parts)
     print("\n\n".join(parts))
-    if o.out:
-        os.makedirs(o.out, exist_ok=True)
-        with open(os.path.join(o.out, "stages.json"), "w", encoding="utf-8") as f:
-            json.dump(found, f, indent=1)
-            f.write("\n")
-        with open(os.path.join(o.out, "stages.md"), "w", encoding="utf-8") as f:
-            f.write("\n\n".join(parts) + "\n")
     return 0

@@ -28,6 +28,7 @@ r = json.load(open(sys.argv[1]))
 for key in ("schema", "started", "command", "settings", "revision", "sanitizers", "machine", "versions", "contestants", "skipped",
             "idle_cpu_us_per_second", "results", "seconds"):
     assert key in r, key
+assert r["complete"] is True
 processes = {"cistern-2": {"mdc", "osd1", "osd2", "osd3"}, "cistern-nbd": {"mdc", "osd1", "osd2", "osd3", "nbdkit"},
              "nbdkit": {"nbdkit"}, "tgt": {"tgtd"}, "file": set(), "ping-pong": set()}
 left_out = {s["contestant"] for s in r["skipped"]}
@@ -75,11 +76,19 @@ assert rows["write-4k-d1"]["device"]["flush"]["per_io"] > 0.9, rows["write-4k-d1
 PY
 fi
 
-# Interrupted in the middle, as ^C does: nothing is left, no process and no file.
+# Interrupted in the middle, as ^C does: nothing is left, no process and no file, but what was measured.
 : >interrupted.txt
-"${harness[@]}" --quick --only 'cistern-1,nbdkit' --seconds 5 --volume 16M --out out2 >>interrupted.txt 2>&1 &
+"${harness[@]}" --quick --only 'cistern-1,nbdkit' --shapes read-4k-d1 --rounds 20 --seconds 0.5 --volume 16M --out out2 >>interrupted.txt 2>&1 &
 pid=$!
 wait_until 60 grep -q '^\[1/' interrupted.txt || fail "it does not begin: $(cat interrupted.txt)"
+measured() { # the number of measurements that are kept, while it runs and after it
+    python3 -c 'import json
+r = json.load(open("out2/result.json"))
+assert r["complete"] is False, r
+print(sum(len(x["repeats"]) for x in r["results"]))'
+}
+two_measured() { [ -e out2/result.json ] && [ "$(measured)" -ge 2 ]; }
+wait_until 60 two_measured || fail "nothing is written while it measures: $(cat interrupted.txt)"
 children=$(pgrep -P "$pid" | tr '\n' ' ')
 [ -n "$children" ] || fail "no processes of it"
 kill -TERM $pid
@@ -88,4 +97,7 @@ wait $pid || rc=$?
 [ $rc = 130 ] || fail "it ended with $rc: $(cat interrupted.txt)"
 for c in $children; do [ ! -d "/proc/$c" ] || fail "process $c of it still runs: $(tr '\0' ' ' <"/proc/$c/cmdline")"; done
 [ -z "$(ls ram)" ] || fail "left behind: $(ls ram)"
-echo "interrupted: nothing is left"
+kept=$(measured)
+[ "$kept" -ge 2 ] && [ "$kept" -lt 40 ] || fail "$kept measurements are kept"
+grep -q INTERRUPTED out2/table.md && grep -q 'Cistern, 1 copy' out2/table.md || fail "the table of what was measured: $(cat out2/table.md)"
+echo "interrupted: nothing is left but $kept measurements"
