@@ -264,10 +264,11 @@ static void walk_ended(struct rwm_walk *w)
     for (uint32_t i = 0; i < w->items; i++)
         k->to_go += item_differs(k, &w->item[i]);
     k->differed = k->to_go;
-    if (k->to_go > 0)
+    if (k->to_go > 0 && k->to_go != k->logged) /* one that is tried again and again is no news */
         log_info(w->m->env, "a copy is being brought up",
                  "module=%u peer=%u partition=%u blocks=%u differ=%lu", w->m->id, k->module, k->c->partition,
                  w->items, (unsigned long)k->to_go);
+    k->logged = k->to_go;
     rwm_tick_soon(w->m);
 }
 
@@ -288,8 +289,8 @@ static void walk_step(struct rwm_copy *k)
     }
     if (k->walk != w || w->next < 2 * w->items || k->copying > 0 || !rwm_turns_told(k))
         return;
-    log_info(k->c->m->env, "a copy has caught up", "module=%u peer=%u partition=%u blocks=%u", k->c->m->id,
-             k->module, k->c->partition, w->items);
+    log_write(k->c->m->env, k->differed > 0 ? LOG_INFO_ : LOG_DEBUG_, "a copy has caught up",
+              "module=%u peer=%u partition=%u blocks=%u", k->c->m->id, k->module, k->c->partition, w->items);
     rwm_catchup_stop(k);
     k->lockstep = true;
     rwm_tick_soon(k->c->m);

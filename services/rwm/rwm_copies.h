@@ -119,6 +119,7 @@ struct rwm_copy {
     uint64_t walk_after_ns;
     uint64_t to_go;    /* blocks that differ and were not begun */
     uint64_t differed; /* when it had been compared */
+    uint64_t logged;   /* of that, what the log has */
     struct list todo;  /* blocks that wait to be copied; counted in copying */
     unsigned reading;  /* of copying: those that hold memory */
 };
