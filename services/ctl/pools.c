@@ -248,9 +248,16 @@ enum ctl_exit ctl_pool_create(struct ctl *ctl, char *const *args)
         ctl_call(ctl, MDC_METHOD_POOL_CREATE, &rq, &reply, "create pool \"%s\"", rq.name);
     if (rc != CTL_DONE)
         return rc;
+    if (reply.pool.modules < reply.pool.copies)
+        ctl_say(
+            ctl,
+            "warning: %u copies are asked for, and %u module%s can hold no more than as many: add modules "
+            "(cistern module add)",
+            reply.pool.copies, reply.pool.modules, reply.pool.modules == 1 ? "" : "s");
     if (!ctl->options->json) {
-        printf("pool %s created: %u modules, %u partitions, stripes of %s\n", reply.pool.name,
-               reply.pool.modules, reply.pool.partitions, format_size(reply.pool.stripe_bytes, stripe));
+        printf("pool %s created: %u modules, %u partitions, stripes of %s, %u %s\n", reply.pool.name,
+               reply.pool.modules, reply.pool.partitions, format_size(reply.pool.stripe_bytes, stripe),
+               reply.pool.copies, reply.pool.copies == 1 ? "copy" : "copies");
         return CTL_DONE;
     }
     sheet_init(&s, columns, ARRAY_LEN(columns));

@@ -61,7 +61,8 @@ static uint32_t find_pool(struct mdc_decision *d, const struct mdc_volume_create
         if (s->pools[i].rec.id == 0)
             continue;
         if (only != NULL)
-            return refuse_create(d, rq, STATUS_INVALID, "there are several pools; name the one to use");
+            return refuse_create(d, rq, STATUS_INVALID,
+                                 "there are several pools; name the one to use (--pool)");
         only = &s->pools[i];
     }
     if (only == NULL)
