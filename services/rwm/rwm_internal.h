@@ -605,6 +605,9 @@ struct rwm_volume *rwm_volume_of_layer(const struct rwm *m, uint64_t layer);
 uint64_t rwm_volume_cuts(const struct rwm *m, uint64_t layer);
 /* Beyond the size that is in force here, which may be that of before a grow. */
 bool rwm_volume_beyond(const struct rwm *m, const struct store_key *key);
+/* Likewise, and the sizes in force here are not older than the partition's epoch: an earlier primary knew of
+ * no later end, so nothing was acknowledged there. */
+bool rwm_volume_nobodys(const struct rwm *m, uint32_t partition, const struct store_key *key);
 /* What was sent with `cuts` lies in a block beyond a later shrink that is in force here: nobody's any more.
  */
 bool rwm_volume_cut_off(const struct rwm *m, const struct store_key *key, uint64_t cuts);

@@ -221,9 +221,9 @@ static bool fix_begin(struct rwm_walk *w, uint32_t index, unsigned best)
 static bool item_differs(const struct rwm_walk *w, const struct rwm_item *item, unsigned *best)
 {
     const struct store_key key = {item->key.layer, item->key.block, item->key.hash};
-    bool own = rwm_volume_beyond(w->m, &key);
+    bool own = !(item->suspect & 1u) && rwm_volume_beyond(w->m, &key);
     bool found = false, differs = false;
-    if (own && item->suspect & 1u) {
+    if (item->suspect & 1u && rwm_volume_nobodys(w->m, w->c->partition, &key)) {
         *best = 0; /* nothing: fix_begin */
         return true;
     }

@@ -384,7 +384,7 @@ static void ask(struct rwm_repair *r, struct rwm_copy *k)
  * that lags behind a shrink may still have it, which is not to be taken for anybody's. */
 static bool cut_off(const struct rwm_repair *r)
 {
-    return r->suspect && rwm_volume_beyond(r->m, &r->key);
+    return r->suspect && rwm_volume_nobodys(r->m, r->partition, &r->key);
 }
 
 static void repair_ask(struct rwm_repair *r)

@@ -338,6 +338,16 @@ bool rwm_volume_beyond(const struct rwm *m, const struct store_key *key)
     return v && key->block >= blocks_of(v->size_bytes);
 }
 
+/* A copy of the table may have records that are newer than the copy as a whole. */
+bool rwm_volume_nobodys(const struct rwm *m, uint32_t partition, const struct store_key *key)
+{
+    const struct table *t = m->cluster ? cluster_table(m->cluster) : NULL;
+    const struct table_pool *pool = t ? table_pool_by_id(t, m->pool_id) : NULL;
+    const struct table_partition *p = pool ? table_partition_at(t, pool, partition) : NULL;
+    return rwm_volume_beyond(m, key) && p && p->epoch == m->parts[partition].epoch &&
+           table_head(t)->term == m->force_term && p->record_version <= m->force_version;
+}
+
 /*
  * The sender has not heard of the shrink, or has not done with it; nobody can have grown the volume and
  * written there since, for a grow waits until all modules have. That one is in force here by now does not

@@ -330,7 +330,8 @@ plant("rotten-unit-passes", "a unit of another copy that could not be read there
 
 # ---- space
 plant("room-is-not-asked-for", "a member whose grants are used up is asked for more before a write ends in no space",
-      (RWM + "rwm_forward.c", "        k->peer->room_wanted = true; /* what was granted is used up: there may be more */\n        status = STATUS_AGAIN;", "        return STATUS_NO_SPACE;"),
+      (RWM + "rwm_forward.c", "        k->peer->room_wanted = true; /* what was granted is used up: there may be more */\n"
+       "        rwm_tick_within(c->m, RWM_TICK_NS);\n        status = STATUS_AGAIN;", "        return STATUS_NO_SPACE;"),
       copies=SEVERAL,
       missed="not in 60 seeds: needs media that are full here and not there. unit.rwm_room")
 plant("room-is-not-counted", "a write to a new block needs room at every member before it gets its version",
