@@ -428,7 +428,12 @@ static inline uint64_t rwm_grant_margin(uint64_t duration_ns)
 {
     return duration_ns + duration_ns / 10;
 }
-/* The holder's status. */
+/*
+ * The holder's status when its request arrives: STALE_EPOCH, once, takes all its joins of before for ended.
+ * In the order in which it sent requests and joins: said later it would end such as the holder counts on.
+ */
+uint32_t rwm_grant_ask(struct rwm_conn *conn, const struct copy_promise *rq);
+/* After OK, at once or later: gives the promise; or NOT_SERVING. */
 uint32_t rwm_grant_promise(struct rwm_conn *conn, const struct copy_promise *rq);
 /* That start of the module may join now: OK; AGAIN: not yet, or it is not known to be the latest one. */
 uint32_t rwm_grant_join(struct rwm *m, uint32_t module, uint64_t incarnation);

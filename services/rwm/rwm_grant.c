@@ -83,7 +83,7 @@ static bool joins_outdated(struct rwm *m, struct rwm_grant *g)
     return true;
 }
 
-uint32_t rwm_grant_promise(struct rwm_conn *conn, const struct copy_promise *rq)
+uint32_t rwm_grant_ask(struct rwm_conn *conn, const struct copy_promise *rq)
 {
     struct rwm *m = conn->m;
     if (rq->duration_ns == 0 || rq->duration_ns > COPY_PROMISE_MAX_NS)
@@ -93,8 +93,19 @@ uint32_t rwm_grant_promise(struct rwm_conn *conn, const struct copy_promise *rq)
     struct rwm_grant *g = grant_get(m, conn->from_module, conn->from_incarnation);
     if (!g)
         return STATUS_NO_MEMORY;
-    if (joins_outdated(m, g))
-        return STATUS_STALE_EPOCH;
+    return joins_outdated(m, g) ? STATUS_STALE_EPOCH : STATUS_OK;
+}
+
+uint32_t rwm_grant_promise(struct rwm_conn *conn, const struct copy_promise *rq)
+{
+    struct rwm *m = conn->m;
+    if (!is_latest(m, conn->from_module, conn->from_incarnation))
+        return STATUS_NOT_SERVING;
+    struct rwm_grant *g = grant_get(m, conn->from_module, conn->from_incarnation);
+    if (!g)
+        return STATUS_NO_MEMORY;
+    if (g->outdated)
+        return STATUS_NOT_SERVING; /* since it was asked: the next request is told, in order */
     g->until_ns = max_u64(g->until_ns, loop_clock_ns(m->env->loop) + rwm_grant_margin(rq->duration_ns));
     g->reset = g->vacant = false;
     return STATUS_OK;

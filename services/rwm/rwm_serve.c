@@ -71,6 +71,11 @@ static void serve_promise(struct rwm_conn *conn, struct rpc_request *rpc, const 
     static const struct copy_head none;
     struct copy_promise rq;
     memcpy(&rq, body, sizeof(rq));
+    uint32_t status = rwm_grant_ask(conn, &rq);
+    if (status != STATUS_OK) {
+        rpc_reply(rpc, status, NULL, 0);
+        return;
+    }
     if (!store_may_be_taken(conn->m->store)) {
         promise_answer(conn, rpc, &rq);
         return;

@@ -262,6 +262,10 @@ static void io_done(struct sim_io *io, int rc)
     if (rc == -ENOSPC && !sc->shape.tight && !sc->error[0])
         snprintf(sc->error, sizeof(sc->error), "%s was told that there is no space, and there is plenty",
                  c->proc->name);
+    if ((rc == -EIO || rc == -EBADMSG) && sc->rots == 0 && !sc->error[0])
+        snprintf(sc->error, sizeof(sc->error),
+                 "%s was told %s, and nothing rots: op %d volume %u offset %" PRIu64, c->proc->name,
+                 strerror(-rc), (int)s->op, s->volume, slot_offset(s));
     if ((rc == -EIO || rc == -EBADMSG) && sc->options.rot && sc->options.copies > 1 && !sc->shape.tight &&
         !sc->error[0]) /* where media are full the others may be out of sync for it */
         snprintf(sc->error, sizeof(sc->error),
@@ -354,6 +358,19 @@ static bool choose_last(struct sim_client *c, struct slot *s)
     return true;
 }
 
+/* A whole block where nothing is, or nothing where there was one. */
+static bool choose_fresh(struct sim_client *c, struct slot *s)
+{
+    struct rng *r = &c->proc->rng;
+    if (!c->proc->cluster->shape.fresh || c->reader || rng_chance(r, 1, 16))
+        return false;
+    s->group = SMALL_GROUPS + (unsigned)rng_below(r, BIG_BLOCKS);
+    s->first = 0;
+    s->count = BIG_SECTORS;
+    s->op = rng_chance(r, 1, 4) ? VOLUME_READ : rng_chance(r, 1, 2) ? VOLUME_WRITE : VOLUME_DISCARD;
+    return true;
+}
+
 static void slot_choose(struct sim_client *c, struct slot *s)
 {
     struct rng *r = &c->proc->rng;
@@ -367,6 +384,8 @@ static void slot_choose(struct sim_client *c, struct slot *s)
         choose_tail(s, r);
         return;
     }
+    if (choose_fresh(c, s))
+        return;
     if (choose_last(c, s)) {
         if (s->op == VOLUME_DISCARD)
             s->op = VOLUME_ZERO;
@@ -487,7 +506,7 @@ int sim_client_create(struct sim_proc *p, struct sim_client **out)
     if (p->cluster->quiet)
         c->depth = DEPTH_MAX;
     c->draining = p->cluster->faults_over;
-    c->reader = rng_chance(&p->rng, 1, 3);
+    c->reader = rng_chance(&p->rng, 1, 3) && !(p->cluster->shape.busy_gateways && p->number % 2 == 1);
     for (unsigned i = 0; i < DEPTH_MAX; i++) {
         c->slots[i].client = c;
         c->slots[i].data = aligned_alloc(UNIT_BYTES, BLOCK_BYTES);

@@ -12,6 +12,7 @@
 #include "tests/sim/admin.h"
 #include "tests/sim/backend.h"
 #include "tests/sim/client.h"
+#include "tests/sim/directed.h"
 #include "tests/sim/explain.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/moves.h"
@@ -227,6 +228,23 @@ void sim_proc_start(struct sim_proc *p)
         MUST(sim_client_create(p, &p->client) == 0);
 }
 
+/*
+ * Where nothing rots, no unit that a disk's module reads fails its checksum: not even one that another copy
+ * would make good. An agent that has lost its LUN may read what the other one writes there.
+ */
+static void units_check(struct sim_proc *p)
+{
+    struct sim_cluster *c = p->cluster;
+    struct rwm_stats stats;
+    if (!p->rwm || p->kind != SIM_OSD || c->rots > 0 || c->error[0])
+        return;
+    rwm_stats_get(p->rwm, &stats);
+    if (stats.store.bad_units > 0)
+        snprintf(c->error, sizeof(c->error),
+                 "%s read %" PRIu64 " units with wrong checksums, and nothing rots", p->name,
+                 stats.store.bad_units);
+}
+
 /* Frees what the process was; nothing of it runs any more. */
 static void proc_free(struct sim_proc *p)
 {
@@ -263,6 +281,7 @@ void sim_proc_kill(struct sim_proc *p, bool power)
     struct sim_cluster *c = p->cluster;
     MUST(p->alive);
     trace_point(c->trace, sim_world_now(c->world), power ? "power loss" : "kill", p->number, 0, 0);
+    units_check(p);
     sim_loop_get_clock(p->env.loop, &p->clock);
     p->has_clock = !power; /* a machine that was without power counts anew */
     sim_loop_kill(p->env.loop);
@@ -328,7 +347,7 @@ static void make_procs(struct sim_cluster *c)
                                                  .size = c->shape.medium_bytes,
                                                  .io_bytes = rng_chance(&c->rng, 1, 2) ? 512 : 4096};
             p->data = sim_medium_create(c->world, &options);
-            if (p->kind == SIM_OSD && rng_chance(&c->rng, 1, 3)) {
+            if (p->kind == SIM_OSD && (rng_chance(&c->rng, 1, 3) || c->shape.logs)) {
                 options = (struct sim_medium_options){
                     .kind = SIM_MEDIUM_PMEM, .name = "log", .size = c->shape.journal_bytes + 64 * KIB};
                 p->log = sim_medium_create(c->world, &options);
@@ -373,6 +392,9 @@ static void make_shape(struct sim_cluster *c)
     s->commit_ns = rng_chance(r, 3, 4) ? 300 * NS_PER_US : 3 * NS_PER_MS;
     s->theme = rng_chance(r, 2, 3) ? 1 + (unsigned)rng_below(r, 1000) : 0;
     s->resizes = !s->restores && rng_chance(r, 1, 4);
+    s->directed = sim_directed_of(&c->options);
+    if (s->directed && s->directed->shape)
+        s->directed->shape(s);
 }
 
 /* Some networks are worse than others. */
@@ -678,6 +700,8 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
     if (!scrub_all(c, c->options.settle_ns) && !c->error[0])
         return stuck(c, "the scrub did not end", why, cap);
     (void)settle_copies(c, 2 * NS_PER_S); /* where a medium is full some may have to wait for the discards */
+    for (unsigned i = 0; i < SIM_PROCS; i++)
+        units_check(&c->procs[i]);
     if (!c->error[0] && !sim_copies_check(c, why, cap)) {
         if (c->error[0])
             snprintf(why, cap, "%s", c->error);

@@ -101,6 +101,10 @@ struct sim_shape {
     uint64_t commit_ns;         /* how long the metadata store takes */
     unsigned theme;             /* one kind of scene comes again and again; 0 = none does */
     bool resizes; /* volumes grow and shrink all the time, and clients use what comes and goes */
+    const struct sim_directed *directed; /* NULL: no such scene */
+    bool logs;                           /* all disks have their journals on media of their own */
+    bool busy_gateways;                  /* who comes by gateways writes */
+    bool fresh; /* clients write whole blocks where nothing is, and discard them again */
 };
 struct sim_cluster {
     struct sim_options options;

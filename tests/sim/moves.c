@@ -48,18 +48,46 @@ static void move_call(struct sim_moves *v, uint16_t method, const struct wire_ty
     v->busy = cluster_call_start(sim_cluster_proc(c, SIM_ADMIN, 0)->admin, &v->call) == 0;
 }
 
-void sim_moves_step(struct sim_cluster *c)
+/* NULL: not in this run, or something is under way. */
+static struct sim_moves *moves_idle(struct sim_cluster *c)
 {
-    struct rng *r = &c->rng;
     if (!c->options.moves)
-        return;
+        return NULL;
     if (!c->moves) {
         c->moves = calloc(1, sizeof(*c->moves));
         MUST(c->moves);
         c->moves->cluster = c;
     }
-    struct sim_moves *v = c->moves;
-    if (v->busy)
+    if (c->moves->busy)
+        return NULL;
+    memset(&c->moves->request, 0, sizeof(c->moves->request));
+    return c->moves;
+}
+
+void sim_moves_drain(struct sim_cluster *c, uint32_t module, bool undo)
+{
+    struct sim_moves *v = moves_idle(c);
+    if (!v)
+        return;
+    v->request.drain = (struct mdc_module_drain_request){.module = module, .undo = undo};
+    move_call(v, MDC_METHOD_MODULE_DRAIN, &mdc_module_drain_request_type);
+}
+
+void sim_moves_weigh(struct sim_cluster *c, uint32_t module, uint64_t weight_bytes)
+{
+    struct sim_moves *v = moves_idle(c);
+    if (!v)
+        return;
+    v->request.reweight =
+        (struct mdc_module_reweight_request){.module = module, .weight_bytes = weight_bytes};
+    move_call(v, MDC_METHOD_MODULE_REWEIGHT, &mdc_module_reweight_request_type);
+}
+
+void sim_moves_step(struct sim_cluster *c)
+{
+    struct rng *r = &c->rng;
+    struct sim_moves *v = moves_idle(c);
+    if (!v)
         return;
     /* Mostly refused: it is done only while nothing moves. Not while there is a copy of the metadata store to
      * be put back: the modules would refuse it for good. */

@@ -10,4 +10,8 @@ void sim_moves_step(struct sim_cluster *c);
  * before. */
 bool sim_moves_growing(const struct sim_cluster *c);
 
+/* Emptied from now on, or not any more; or given that weight. Nothing, while something else is asked for. */
+void sim_moves_drain(struct sim_cluster *c, uint32_t module, bool undo);
+void sim_moves_weigh(struct sim_cluster *c, uint32_t module, uint64_t weight_bytes);
+
 #endif

@@ -8,6 +8,7 @@
 #include "tests/sim/client.h"
 #include "tests/sim/cluster.h"
 #include "tests/sim/copies.h"
+#include "tests/sim/directed.h"
 #include "tests/sim/plays.h"
 
 #define WATCH_NS (50u * NS_PER_US) /* how closely a moment is waited for */
@@ -42,6 +43,16 @@ void sim_deed(struct sim_cluster *c, uint64_t after_ns, enum sim_deed_kind kind,
     uint64_t at_ns = now_of(c) + after_ns + 1;
     s->due_ns = s->planned == 0 ? at_ns : min_u64(s->due_ns, at_ns);
     s->deeds[s->planned++] = (struct sim_deed){.at_ns = at_ns, .kind = kind, .a = a, .b = b, .both = both};
+}
+
+void sim_deed_call(struct sim_cluster *c, uint64_t after_ns,
+                   void (*call)(struct sim_cluster *c, unsigned a, unsigned b), unsigned a, unsigned b)
+{
+    struct sim_scenes *s = &c->scenes;
+    unsigned planned = s->planned;
+    sim_deed(c, after_ns, DEED_CALL, a, b, false);
+    if (s->planned > planned)
+        s->deeds[planned].call = call;
 }
 
 void sim_scene_cut(struct sim_cluster *c, unsigned a, unsigned b, bool both, uint64_t for_ns)
@@ -104,11 +115,14 @@ static void deed_do(struct sim_cluster *c, const struct sim_deed *d)
     case DEED_PUT_BACK:
         put_back(c);
         break;
+    case DEED_CALL:
+        d->call(c, d->a, d->b);
+        break;
     }
 }
 
 /* ---- moments ---- */
-static bool reads(const struct rwm *m)
+bool sim_scene_reads(const struct rwm *m)
 {
     list_for_each(n, &m->area->requests)
     {
@@ -130,7 +144,7 @@ static bool pulls(const struct rwm *m)
     return false;
 }
 
-static unsigned number_of(const struct sim_cluster *c, uint32_t module)
+unsigned sim_scene_process(const struct sim_cluster *c, uint32_t module)
 {
     for (unsigned i = 0; i < SIM_PROCS; i++)
         if (c->procs[i].alive && c->procs[i].rwm && c->procs[i].rwm->id == module)
@@ -142,7 +156,9 @@ static unsigned number_of(const struct sim_cluster *c, uint32_t module)
 static bool moment_at(const struct sim_cluster *c, const struct rwm *m, unsigned *member)
 {
     enum sim_moment what = c->scenes.moment;
-    if (((what == MOMENT_READING || what == MOMENT_QUIET) && !reads(m)) ||
+    if (what == MOMENT_OWN)
+        return !c->scenes.own || c->scenes.own(c, m, member);
+    if (((what == MOMENT_READING || what == MOMENT_QUIET) && !sim_scene_reads(m)) ||
         (what == MOMENT_PULLING && !pulls(m)))
         return false;
     if (c->options.copies < 2) {
@@ -161,7 +177,7 @@ static bool moment_at(const struct sim_cluster *c, const struct rwm *m, unsigned
         {
             bool fits = what < MOMENT_EQUAL ||
                         (!k->in_sync && (k->lockstep || k->claimed) && (what == MOMENT_EQUAL || !k->claimed));
-            *member = number_of(c, k->module);
+            *member = sim_scene_process(c, k->module);
             if (now && fits && *member < SIM_PROCS)
                 return true;
         }
@@ -502,6 +518,10 @@ void sim_scene_start(struct sim_cluster *c)
     struct sim_scenes *s = &c->scenes;
     if (s->begin)
         return;
+    if (c->shape.directed && rng_chance(&c->rng, 2, 3)) {
+        sim_scene_await(c, c->shape.directed->moment, c->shape.directed->begin, 300 * NS_PER_MS);
+        return;
+    }
     unsigned which = (unsigned)rng_below(&c->rng, ARRAY_LEN(scenes));
     if (c->shape.theme && rng_chance(&c->rng, 2, 3)) /* the same one again and again */
         which = (unsigned)(c->shape.theme % ARRAY_LEN(scenes));
@@ -514,7 +534,18 @@ void sim_scene_start(struct sim_cluster *c)
     s->until_ns = now_of(c) + 100 * NS_PER_MS;
 }
 
-/* In the order in which they were planned; none of them plans another one. */
+void sim_scene_await(struct sim_cluster *c,
+                     bool (*own)(const struct sim_cluster *c, const struct rwm *m, unsigned *member),
+                     void (*begin)(struct sim_cluster *c, unsigned primary, unsigned member), uint64_t for_ns)
+{
+    struct sim_scenes *s = &c->scenes;
+    s->moment = MOMENT_OWN;
+    s->own = own;
+    s->begin = begin;
+    s->until_ns = now_of(c) + for_ns;
+}
+
+/* In the order in which they were planned; what they plan themselves is due later. */
 static void deeds_do(struct sim_cluster *c)
 {
     struct sim_scenes *s = &c->scenes;
@@ -545,6 +576,8 @@ void sim_scene_last(struct sim_cluster *c)
     s->begin = last[rng_below(&c->rng, ARRAY_LEN(last))];
     s->moment = MOMENT_WRITING;
     s->until_ns = now_of(c) + 300 * NS_PER_MS;
+    if (c->shape.directed && c->shape.directed->last)
+        sim_scene_await(c, c->shape.directed->moment, c->shape.directed->begin, NS_PER_S);
     bool outlived = s->begin == sim_play_outlived; /* the gateways hold what is to come late */
     while (s->begin)
         if (!sim_advance(c, 100 * NS_PER_US))

@@ -9,15 +9,27 @@
 #include "common/base.h"
 #include "common/list.h"
 
+struct rwm;
 struct sim_cluster;
+struct sim_directed;
 struct medium;
 
-enum sim_deed_kind { DEED_RESUME, DEED_KILL, DEED_START, DEED_HEAL, DEED_CUT, DEED_BREAK, DEED_PUT_BACK };
+enum sim_deed_kind {
+    DEED_RESUME,
+    DEED_KILL,
+    DEED_START,
+    DEED_HEAL,
+    DEED_CUT,
+    DEED_BREAK,
+    DEED_PUT_BACK,
+    DEED_CALL
+};
 struct sim_deed {
     uint64_t at_ns;
     enum sim_deed_kind kind;
     unsigned a, b; /* processes; DEED_KILL: b = so many more ms away */
     bool both;     /* ways; or: with a loss of power */
+    void (*call)(struct sim_cluster *c, unsigned a, unsigned b);
 };
 enum sim_moment {
     MOMENT_NONE,
@@ -28,15 +40,18 @@ enum sim_moment {
     MOMENT_JOINING,
     MOMENT_EQUAL,
     MOMENT_LOCKSTEP, /* ... and not yet reported */
-    MOMENT_COMMIT
+    MOMENT_COMMIT,
+    MOMENT_OWN /* sim_scenes.own says */
 };
 struct sim_scenes {
     struct sim_deed deeds[64];
     unsigned planned;       /* of them; in the first places */
     uint64_t due_ns;        /* of the next one */
     enum sim_moment moment; /* waited for */
+    bool (*own)(const struct sim_cluster *c, const struct rwm *m, unsigned *member);
     void (*begin)(struct sim_cluster *c, unsigned primary, unsigned member);
     uint64_t until_ns;
+    uint64_t hold_ns; /* until then something is held up */
     uint64_t away_ns; /* so much longer is the next one that a scene kills away */
     unsigned first;   /* of MOMENT_COMMIT: the primary that the scene began with */
     /* of a disk that is put back from an old copy: as it was then, and as it is */
@@ -48,8 +63,20 @@ struct sim_scenes {
 /* What a scene is made of: an event later on, or now; see scenes.c. */
 void sim_deed(struct sim_cluster *c, uint64_t after_ns, enum sim_deed_kind kind, unsigned a, unsigned b,
               bool both);
+/* Something else then. */
+void sim_deed_call(struct sim_cluster *c, uint64_t after_ns,
+                   void (*call)(struct sim_cluster *c, unsigned a, unsigned b), unsigned a, unsigned b);
 void sim_scene_cut(struct sim_cluster *c, unsigned a, unsigned b, bool both, uint64_t for_ns);
 void sim_scene_stall(struct sim_cluster *c, unsigned a, uint64_t for_ns);
+/* The process of a module; SIM_PROCS: none that lives. */
+unsigned sim_scene_process(const struct sim_cluster *c, uint32_t module);
+/* Clients read at m right now. */
+bool sim_scene_reads(const struct rwm *m);
+/* Waits for the moment of a directed scene (directed.h), for so long at most. */
+void sim_scene_await(struct sim_cluster *c,
+                     bool (*own)(const struct sim_cluster *c, const struct rwm *m, unsigned *member),
+                     void (*begin)(struct sim_cluster *c, unsigned primary, unsigned member),
+                     uint64_t for_ns);
 uint64_t sim_scene_within(struct sim_cluster *c, uint64_t least_ms, uint64_t most_ms);
 /* Whoever might send a write again dies, too: nothing mends by itself what the modules leave. */
 void sim_scene_clients_gone(struct sim_cluster *c, uint64_t after_ns);

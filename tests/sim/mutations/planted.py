@@ -24,8 +24,7 @@ plant("reuse-slot-early", "a slot is reused when the record that freed it is dur
        "        r->freed = old;\n        if (old != STORE_NONE)\n            alloc_mark(s, old, true);\n    }\n    if (inlined) {"))
 plant("drop-overlay-early", "a unit is read from memory until its write-back has landed",
       (RWM + "store_checkpoint.c", "    io->sio.priv_generation = blk_reader_enter(b);",
-       "    io->sio.priv_generation = blk_reader_enter(b);\n    b->overlay_mask &= ~b->wb_mask;"),
-      missed="a window of one write of a medium: unit.torture_seeds")
+       "    io->sio.priv_generation = blk_reader_enter(b);\n    b->overlay_mask &= ~b->wb_mask;"))
 plant("replay-past-torn", "replay ends before the first batch that is not whole",
       (RWM + "store_apply.c", "    if (!c->payload_ok)\n        return false;\n", "    if (c)\n        return true;\n"))
 plant("answer-from-memory", "what a LUN's index says is told only while the LUN is ours",
@@ -58,8 +57,7 @@ plant("no-second-look", "turn and generation are looked at again before a versio
 plant("no-turn-floor", "a turn whose record went leaves a floor",
       (RWM + "rwm_turn.c", "    int rc = v ? rwm_volume_set_turn_floor(m, v, turn_at(m, lowest)->turn) : 0;", "    int rc = v ? 0 : 0;"))
 plant("keep-older-connection", "the older connection of a client ends before its newer one is served",
-      (RWM + "rwm_host.c", "    struct rwm_conn *older = i->conn;", "    struct rwm_conn *older = NULL;"),
-      missed="masked by turns, by the order of a block's queue and by the claim of a place in the queue; seed 158 of an earlier simulator found it")
+      (RWM + "rwm_host.c", "    struct rwm_conn *older = i->conn;", "    struct rwm_conn *older = NULL;"))
 plant("serve-dropped", "what a dead connection left without a version gets none",
       (RWM + "rwm_block.c", "    if (p->req->dropped || !p->req->rpc || !rpc_request_alive(p->req->rpc))", "    if (!p->req->rpc)"),
       missed="masked: two earlier looks at the same (queue, held requests) and the order of a block's queue leave nothing for this one to catch")
@@ -242,8 +240,7 @@ plant("equal-too-soon", "a member is equal when all that differed has arrived",
       (RWM + "rwm_peer.c", "    if (!k->in_sync && k->lockstep && k->joined && k->loose == 0 && k->copying == 0)", "    if (!k->in_sync && k->lockstep && k->joined)"),
       copies=SEVERAL)
 plant("equal-with-writes-under-way", "... and what was committed without it meanwhile",
-      (RWM + "rwm_peer.c", " && k->loose == 0 && k->copying == 0)", " && k->copying == 0)"), copies=SEVERAL,
-      missed="not in 120 seeds: a forward that is not answered for the length of a whole comparison")
+      (RWM + "rwm_peer.c", " && k->loose == 0 && k->copying == 0)", " && k->copying == 0)"), copies=SEVERAL)
 plant("equal-does-not-count", "who was reported equal counts",
       (RWM + "rwm_copies.h", "    return k->member && (k->in_sync || k->lockstep || k->claimed);", "    return k->member && k->in_sync;"), copies=SEVERAL)
 plant("lost-is-not-told", "... until an epoch says more, whatever became of it",
@@ -259,11 +256,9 @@ plant("leave-before-filled", "a copy is made before one is given up",
       kind="moves")
 plant("one-copy-goes-on", "what a copy wrote while it was alone is in its store before anything is compared",
       (RWM + "rwm_epoch.c", "    return c->storing == 0 && !alone_writes(c->m, c->partition) && !rwm_leave_busy", "    return c->storing == 0 && !rwm_leave_busy"),
-      copies=(1,), kind="moves",
-      missed="not in 60 seeds")
+      copies=(1,), kind="moves")
 plant("turns-stay-behind", "a member that is filled gets the write turns, too",
-      (RWM + "rwm_catchup.c", "k->copying > 0 || !rwm_turns_told(k))", "k->copying > 0)"), kind="moves",
-      missed="not in 60 seeds")
+      (RWM + "rwm_catchup.c", "k->copying > 0 || !rwm_turns_told(k))", "k->copying > 0)"), copies=(2,))
 plant("claimed-does-not-promise", "who was reported equal must promise before a read is answered",
       (RWM + "rwm_epoch.c", "        if (k->member && (k->in_sync || k->claimed) && (!k->joined", "        if (k->member && k->in_sync && (!k->joined"),
       kind="moves",
