@@ -392,9 +392,6 @@ static void make_shape(struct sim_cluster *c)
     s->commit_ns = rng_chance(r, 3, 4) ? 300 * NS_PER_US : 3 * NS_PER_MS;
     s->theme = rng_chance(r, 2, 3) ? 1 + (unsigned)rng_below(r, 1000) : 0;
     s->resizes = !s->restores && rng_chance(r, 1, 4);
-    s->directed = sim_directed_of(&c->options);
-    if (s->directed && s->directed->shape)
-        s->directed->shape(s);
 }
 
 /* Some networks are worse than others. */
@@ -434,6 +431,9 @@ int sim_cluster_create(const struct sim_options *options, struct sim_cluster **o
     MUST(c->claims);
     make_shape(c);
     sim_plot_choose(c);
+    c->shape.directed = c->plot ? NULL : sim_directed_of(&c->options);
+    if (c->shape.directed && c->shape.directed->shape)
+        c->shape.directed->shape(&c->shape);
     MUST(meta_sim_create(rng_u64(&c->rng), c->shape.commit_ns, &c->meta) == 0);
     make_procs(c);
     for (unsigned i = 0; i < SIM_PROCS; i++)
