@@ -693,49 +693,6 @@ static void promises_rest_on_the_lun(void **state)
     fix_end(&f);
 }
 
-/* A holder that is not answered in time joins anew: what is found out about its request later must not end
- * that. */
-static void late_promise_ends_no_later_join(void **state)
-{
-    struct fix f;
-    struct other o;
-    struct caller c;
-    struct answer a, b;
-    const uint32_t mine[3] = {1 | SYNC, 2 | SYNC, 0};
-    struct copy_promise promise = {.duration_ns = COPY_PROMISE_MAX_NS};
-    struct copy_join rq = {.head = {.pool = 1, .partition = 1, .epoch = 100}};
-    struct copy_versions list = {.head = rq.head, .list = COPY_LIST_ALL};
-    (void)state;
-    fix_init(&f, 51);
-    other_start(&o, &f);
-    members(&f, 100, 2 | SYNC, 1 | SYNC);
-    fix_run(&f, NS_PER_S);
-    f.medium->device.fence_state = DEVICE_FENCE_HELD;
-    call_in(&f, &o, &c, PEER_INC, 1);
-    assert_int_equal(join(&f, &c, 0, 100), STATUS_OK);
-    assert_int_equal(join(&f, &c, 1, 100), STATUS_OK);
-    fake_mdc_members(f.mdc, 0, 101, mine);
-    fix_run(&f, NS_PER_S);
-    f.medium->stand_still = true;
-    ask_start(&c, &a, COPY_METHOD_PROMISE, &promise, sizeof(promise), NULL);
-    fix_run(&f, 100 * NS_PER_MS);
-    ask_start(&c, &b, COPY_METHOD_JOIN, &rq, sizeof(rq), NULL);
-    fix_run(&f, 100 * NS_PER_MS);
-    assert_true(b.done);
-    assert_int_equal(b.status, STATUS_OK);
-    f.medium->stand_still = false;
-    fix_run(&f, 300 * NS_PER_MS);
-    assert_true(a.done);
-    assert_int_equal(a.status, STATUS_STALE_EPOCH); /* once */
-    assert_int_equal(ask(&f, &c, COPY_METHOD_PROMISE, &promise, sizeof(promise), NULL), STATUS_OK);
-    assert_int_equal(ask(&f, &c, COPY_METHOD_VERSIONS, &list, sizeof(list), NULL), STATUS_OK);
-    if (c.peer)
-        rpc_abandon(c.peer);
-    fix_kill_module(&f);
-    other_end(&o);
-    fix_end(&f);
-}
-
 /* ---- nonsense ---- */
 union nonsense {
     uint8_t bytes[512];
@@ -833,7 +790,6 @@ int main(void)
         cmocka_unit_test(new_primary_has_cut),
         cmocka_unit_test(promises_belong_to_a_start),
         cmocka_unit_test(promises_rest_on_the_lun),
-        cmocka_unit_test(late_promise_ends_no_later_join),
         cmocka_unit_test(nonsense_is_answered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -56,11 +56,16 @@ static void answered(struct rpc_call *call, const struct rpc_result *result)
     c->status = result->rc ? STATUS_DISCONNECTED : result->status;
 }
 
-static void ask(struct fix *f, struct caller *c, uint16_t method, const void *body, uint32_t len)
+static void ask_start(struct caller *c, uint16_t method, const void *body, uint32_t len)
 {
     c->call = (struct rpc_call){.method = method, .body = body, .body_len = len, .done = answered};
     c->answered = false;
     assert_int_equal(rpc_call_start(c->peer, &c->call), 0);
+}
+
+static void ask(struct fix *f, struct caller *c, uint16_t method, const void *body, uint32_t len)
+{
+    ask_start(c, method, body, len);
     for (unsigned i = 0; i < 1000 && !c->answered; i++)
         fix_run(f, 100 * NS_PER_US);
     assert_true(c->answered);
@@ -157,12 +162,48 @@ static void by_a_later_start(void **state)
     assert_false(serves_at_once(OTHER_INC + 1, 1, false));
 }
 
+/* A holder that is not answered in time joins anew: what a LUN's module has to say about its request must not
+ * come after that, and end what it joined then. */
+static void refusal_ends_no_later_join(void **state)
+{
+    const struct copy_promise promise = {.duration_ns = COPY_PROMISE_MAX_NS};
+    const uint32_t mine[3] = {1 | OTHER_SYNC, 2 | OTHER_SYNC, 0};
+    struct fix f;
+    struct other o;
+    struct caller was;
+    struct fix_conn c;
+    (void)state;
+    other_begin(&f, &o, &c, 53);
+    other_members(&o, 2 | OTHER_SYNC, 1 | OTHER_SYNC);
+    fix_run(&f, 2 * NS_PER_S);
+    f.medium->device.fence_state = DEVICE_FENCE_HELD;
+    call_in(&f, &o, &was, OTHER_INC);
+    struct copy_join join = {.head = {.pool = 1, .epoch = fake_mdc_epoch(f.mdc, 0)}};
+    ask(&f, &was, COPY_METHOD_JOIN, &join, sizeof(join));
+    fake_mdc_members(f.mdc, 0, join.head.epoch + 1, mine);
+    fix_run(&f, NS_PER_S);
+    f.medium->stand_still = true;
+    ask_start(&was, COPY_METHOD_PROMISE, &promise, sizeof(promise));
+    fix_run(&f, 100 * NS_PER_MS);
+    assert_true(was.answered); /* before any join that comes later */
+    assert_int_equal(was.status, STATUS_STALE_EPOCH);
+    join.head = (struct copy_head){.pool = 1, .partition = 1, .epoch = fake_mdc_epoch(f.mdc, 1)};
+    ask(&f, &was, COPY_METHOD_JOIN, &join, sizeof(join));
+    f.medium->stand_still = false;
+    fix_run(&f, 300 * NS_PER_MS);
+    ask(&f, &was, COPY_METHOD_PROMISE, &promise, sizeof(promise));
+    const struct copy_versions list = {.head = join.head, .list = COPY_LIST_ALL};
+    ask(&f, &was, COPY_METHOD_VERSIONS, &list, sizeof(list));
+    if (was.peer)
+        rpc_abandon(was.peer);
+    other_end(&f, &o, &c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(primary_releases),
-        cmocka_unit_test(released),
-        cmocka_unit_test(too_low),
+        cmocka_unit_test(primary_releases),           cmocka_unit_test(released),
+        cmocka_unit_test(refusal_ends_no_later_join), cmocka_unit_test(too_low),
         cmocka_unit_test(by_a_later_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
