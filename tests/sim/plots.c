@@ -11,6 +11,8 @@ static const struct sim_plot plots[SIM_PLOTS_PLACES] = {
     [2] = {"still attached", 1, 3, NULL, plot_still_attached},
     [3] = {"new hosts", 1, 3, NULL, plot_new_hosts},
     [4] = {"turn twice", 1, 3, NULL, plot_turn_twice},
+    [5] = {"slow clock", 2, 3, NULL, plot_slow_clock},
+    [6] = {"late answer", 2, 3, NULL, plot_late_answer},
 };
 
 void sim_plot_choose(struct sim_cluster *c)

@@ -33,5 +33,8 @@ void plot_old_generation(struct sim_cluster *c);
 void plot_still_attached(struct sim_cluster *c);
 void plot_new_hosts(struct sim_cluster *c);
 void plot_turn_twice(struct sim_cluster *c);
+/* plots_promise.c */
+void plot_slow_clock(struct sim_cluster *c);
+void plot_late_answer(struct sim_cluster *c);
 
 #endif
