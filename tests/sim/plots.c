@@ -13,6 +13,12 @@ static const struct sim_plot plots[SIM_PLOTS_PLACES] = {
     [4] = {"turn twice", 1, 3, NULL, plot_turn_twice},
     [5] = {"slow clock", 2, 3, NULL, plot_slow_clock},
     [6] = {"late answer", 2, 3, NULL, plot_late_answer},
+    [7] = {"overflow", 3, 3, plot_overflow_shape, plot_overflow},
+    [8] = {"LUN asleep", 1, 1, NULL, plot_lun_asleep},
+    [9] = {"emptied", 1, 3, NULL, plot_emptied},
+    [10] = {"checkpoint", 1, 3, NULL, plot_checkpoint},
+    [11] = {"rot twice", 3, 3, NULL, plot_rot_twice},
+    [12] = {"short grants", 2, 3, plot_short_grants_shape, plot_short_grants},
 };
 
 void sim_plot_choose(struct sim_cluster *c)

@@ -36,5 +36,14 @@ void plot_turn_twice(struct sim_cluster *c);
 /* plots_promise.c */
 void plot_slow_clock(struct sim_cluster *c);
 void plot_late_answer(struct sim_cluster *c);
+/* plots_copies.c */
+void plot_overflow_shape(struct sim_cluster *c);
+void plot_overflow(struct sim_cluster *c);
+void plot_lun_asleep(struct sim_cluster *c);
+void plot_emptied(struct sim_cluster *c);
+void plot_checkpoint(struct sim_cluster *c);
+void plot_rot_twice(struct sim_cluster *c);
+void plot_short_grants_shape(struct sim_cluster *c);
+void plot_short_grants(struct sim_cluster *c);
 
 #endif

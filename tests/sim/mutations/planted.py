@@ -315,13 +315,11 @@ plant("rot-not-written-again", "what was read elsewhere is written again",
 plant("rot-from-another-version", "the same version means the same bytes, and only that",
       (RWM + "rwm_rot.c", "    bool same = version_cmp(reply->version, r->version) == 0;", "    bool same = true;"),
       (RWM + "rwm_rot.c", "        if (!r->suspect && crc != known && known != ~crc32c_zero_unit()) {", "        if (false && known) {"),
-      copies=SEVERAL, kind="rot",
-      missed="not in 60 seeds: a repair holds its block, and members in sync differ in version for moments only. unit.rwm_heal")
+      copies=SEVERAL, missed="not in 60 seeds: a repair holds its block, and members in sync differ in version for moments only. unit.rwm_heal")
 plant("rotten-unit-passes", "a unit of another copy that could not be read there is not taken",
       (RWM + "rwm_rot.c", "        if (!((r->lack & ~reply->rotten) >> u & 1u))", "        if (!(r->lack >> u & 1u))"),
       (RWM + "rwm_rot.c", "        if (!r->suspect && crc != known && known != ~crc32c_zero_unit()) {", "        if (false && known) {"),
-      copies=SEVERAL, kind="rot",
-      missed="not in 60 seeds: data of one module rot only. unit.rwm_heal")
+      copies=SEVERAL, missed="not in 60 seeds: data of one module rot only. unit.rwm_heal")
 
 # ---- space
 plant("room-is-not-asked-for", "a member whose grants are used up is asked for more before a write ends in no space",
@@ -338,4 +336,9 @@ plant("serve-whoever-asks", "who is not the primary serves nothing, by whatever 
       (RWM + "rwm_check.c", "    return r->epoch < part->epoch ? STATUS_STALE_EPOCH : STATUS_OK;", "    return STATUS_OK;"),
       (RWM + "rwm_check.c", "    if (r->incarnation != m->config.incarnation)", "    if (false)"),
       (RWM + "rwm_check.c", "    if (!part->primary)", "    if (false)"),
-      missed="not in 60 seeds: with several copies it is masked as well, by the partition's state, which serves at the primary alone")
+      missed="masked: who has left a partition goes on knowing it as a member does, whose requests wait; its next start knows it by no epoch, so that everybody's is above: serve-by-any-epoch has that guard removed, too")
+plant("serve-by-any-epoch", "... nor by one that it has not heard of",
+      (RWM + "rwm_check.c", "    return r->epoch < part->epoch ? STATUS_STALE_EPOCH : STATUS_OK;", "    return STATUS_OK;"),
+      (RWM + "rwm_check.c", "    if (r->incarnation != m->config.incarnation)", "    if (false)"),
+      (RWM + "rwm_check.c", "    if (!part->primary)", "    if (false)"),
+      (RWM + "rwm_check.c", "    if (r->epoch > part->epoch) {", "    if (false) {"))
