@@ -149,6 +149,7 @@ static void unfit(struct rwm_copy *k, uint32_t status)
         log_warn(m->env, "a member could not apply a write", "module=%u peer=%u partition=%u status=%s",
                  m->id, k->module, k->c->partition, status_name(status));
     rwm_copies_due(k->c);
+    m->stats.overdrawn += k->in_sync && status == STATUS_NO_SPACE;
     if (k->in_sync)
         k->unfit = true;
     if (!k->in_sync)

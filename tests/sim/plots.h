@@ -45,5 +45,7 @@ void plot_checkpoint(struct sim_cluster *c);
 void plot_rot_twice(struct sim_cluster *c);
 void plot_short_grants_shape(struct sim_cluster *c);
 void plot_short_grants(struct sim_cluster *c);
+void plot_full_shape(struct sim_cluster *c);
+void plot_full(struct sim_cluster *c);
 
 #endif

@@ -207,3 +207,46 @@ void plot_short_grants(struct sim_cluster *c)
             return;
     c->acts++;
 }
+
+void plot_full_shape(struct sim_cluster *c)
+{
+    c->shape.tight = true;
+    c->shape.medium_bytes = 6 * MIB + rng_below(&c->rng, 3) * MIB;
+}
+
+/* Of the module that has least. */
+static uint64_t least_room(struct sim_cluster *c, uint64_t *overdrawn)
+{
+    uint64_t least = UINT64_MAX;
+    *overdrawn = 0;
+    for (unsigned i = 0; i < SIM_PROCS; i++) {
+        struct rwm_stats stats;
+        if (!stage_module(c, i))
+            continue;
+        rwm_stats_get(stage_module(c, i), &stats);
+        uint64_t used = stats.store.used_bytes + stats.store.reserved_bytes;
+        least = min_u64(least, stats.store.capacity_bytes - min_u64(stats.store.capacity_bytes, used));
+        *overdrawn += stats.overdrawn;
+    }
+    return least / BLOCK_BYTES;
+}
+
+/* The media fill up, slowly enough that everybody knows what everybody has: a member in sync has room for
+ * every write that it is sent. */
+void plot_full(struct sim_cluster *c)
+{
+    uint64_t overdrawn, room = least_room(c, &overdrawn);
+    unsigned left = 40; /* when one is full, or all but */
+    for (unsigned i = 0; i < 250 && left > 0; i++) {
+        unsigned group = (unsigned)rng_below(&c->rng, SIM_SMALL_GROUPS + SIM_BIG_GROUPS);
+        int begun = stage_begin(c, STAGE_THIRD, VOLUME_WRITE, i % SIM_VOLUMES, group);
+        (void)stage_ended(c, STAGE_THIRD, begun, 2 * NS_PER_S);
+        room = least_room(c, &overdrawn);
+        left -= room < 16;
+        if (overdrawn > 0 && !c->error[0])
+            snprintf(c->error, sizeof(c->error), "a member in sync was sent a write that it had no room for");
+        if (!sim_advance(c, room < 16 ? 250 * NS_PER_MS : 5 * NS_PER_MS))
+            return;
+    }
+    c->acts += left == 0;
+}
