@@ -20,6 +20,8 @@ static const struct sim_plot plots[SIM_PLOTS_PLACES] = {
     [11] = {"rot twice", 3, 3, NULL, plot_rot_twice},
     [12] = {"short grants", 2, 3, plot_short_grants_shape, plot_short_grants},
     [13] = {"full", 2, 3, plot_full_shape, plot_full},
+    [14] = {"rot ahead", 2, 3, NULL, plot_rot_ahead},
+    [15] = {"detached again", 1, 3, NULL, plot_detached_again},
 };
 
 void sim_plot_choose(struct sim_cluster *c)

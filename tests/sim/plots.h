@@ -32,6 +32,7 @@ void plot_slow_write(struct sim_cluster *c);
 void plot_old_generation(struct sim_cluster *c);
 void plot_still_attached(struct sim_cluster *c);
 void plot_new_hosts(struct sim_cluster *c);
+void plot_detached_again(struct sim_cluster *c);
 void plot_turn_twice(struct sim_cluster *c);
 /* plots_promise.c */
 void plot_slow_clock(struct sim_cluster *c);
@@ -43,6 +44,7 @@ void plot_lun_asleep(struct sim_cluster *c);
 void plot_emptied(struct sim_cluster *c);
 void plot_checkpoint(struct sim_cluster *c);
 void plot_rot_twice(struct sim_cluster *c);
+void plot_rot_ahead(struct sim_cluster *c);
 void plot_short_grants_shape(struct sim_cluster *c);
 void plot_short_grants(struct sim_cluster *c);
 void plot_full_shape(struct sim_cluster *c);

@@ -191,6 +191,33 @@ void plot_rot_twice(struct sim_cluster *c)
         snprintf(c->error, sizeof(c->error), "rot at two members could not be cured from the third");
 }
 
+static bool stored_here(struct sim_cluster *c, void *arg)
+{
+    const struct rwm_copies *p = stage_copies(c, arg, 0);
+    return p && !list_empty(&p->flight) && list_entry(p->flight.next, struct rwm_piece, flight_link)->stored;
+}
+
+/* What the primary has just stored rots at once, and the members have the version before yet. */
+void plot_rot_ahead(struct sim_cluster *c)
+{
+    unsigned group = SIM_SMALL_GROUPS + (unsigned)rng_below(&c->rng, SIM_BIG_GROUPS);
+    struct stage_cast cast;
+    if (!stage_cast(c, 0, group, &cast) || !stage_do(c, STAGE_THIRD, VOLUME_WRITE, 0, group) ||
+        !stage_do(c, STAGE_FIRST, VOLUME_READ, 0, group))
+        return;
+    for (unsigned i = 1; i < cast.in_sync; i++)
+        stage_delay(c, cast.proc[i], cast.proc[0], 300 * NS_PER_MS);
+    int write = stage_begin(c, STAGE_THIRD, VOLUME_WRITE, 0, group);
+    if (!stage_until(c, stored_here, &cast, 50 * NS_PER_US, 100 * NS_PER_MS))
+        return;
+    rot(c, cast.proc[0], 0, UNITS_PER_BLOCK);
+    int read = stage_begin(c, STAGE_FIRST, VOLUME_READ, 0, group);
+    c->acts++;
+    (void)stage_ended(c, STAGE_THIRD, write, NS_PER_S);
+    (void)stage_ended(c, STAGE_FIRST, read, NS_PER_S);
+    (void)stage_do(c, STAGE_FIRST, VOLUME_READ, 0, group);
+}
+
 /* ---- room ---- */
 void plot_short_grants_shape(struct sim_cluster *c)
 {

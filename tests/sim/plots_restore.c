@@ -109,6 +109,30 @@ void plot_new_hosts(struct sim_cluster *c)
     (void)stage_do(c, STAGE_THIRD, VOLUME_READ, 0, group);
 }
 
+/* A host is detached after the store was put back: by a generation above all that modules have. */
+void plot_detached_again(struct sim_cluster *c)
+{
+    unsigned group = (unsigned)rng_below(&c->rng, SIM_SMALL_GROUPS);
+    stage_copy_store(c);
+    for (unsigned i = 0; i < 2 + rng_below(&c->rng, 3); i++) {
+        if (!stage_detach(c, 0, STAGE_THIRD, NS_PER_S))
+            return;
+        (void)stage_do(c, STAGE_THIRD, VOLUME_READ, 0, group); /* so it is told, and comes again */
+        if (!stage_ready(c, 5 * NS_PER_S) || !stage_do(c, STAGE_FIRST, VOLUME_WRITE, 0, group))
+            return;
+    }
+    cut_senders(c);
+    stage_restore_store(c, rng_below(&c->rng, 100 * NS_PER_MS));
+    if (!stage_until(c, taken_over, NULL, NS_PER_MS, NS_PER_S) ||
+        !stage_detach(c, 0, STAGE_FIRST, 3 * NS_PER_S))
+        return;
+    c->acts++;
+    int write = stage_begin(c, STAGE_FIRST, VOLUME_WRITE, 0, group);
+    (void)stage_ended(c, STAGE_FIRST, write, 200 * NS_PER_MS);
+    sim_net_heal_all(c->net);
+    (void)stage_ended(c, STAGE_FIRST, write, 2 * NS_PER_S);
+}
+
 static uint64_t reads_of(struct sim_cluster *c, unsigned gateway)
 {
     struct gateway_stats stats = {0};

@@ -76,8 +76,13 @@ plant("confirm-from-memory", "... and when its record is durable",
       (RWM + "rwm_apply.c", "    if (a->phase == RWM_APPLY_DURABLE && a->out == 0) {", "    if (a->phase == RWM_APPLY_DURABLE) {"))
 plant("confirm-while-ahead", "nothing is confirmed that is refused for being old",
       (RWM + "rwm_volume.c", "    volume_complain(m, v, what);\n    m->apply.incomplete = true;", "    volume_complain(m, v, what);"),
-      missed="masked: what is refused is told with the same heartbeat, and a module that is heard has told its highest number, which the controller goes above first: ahead-is-not-told. unit.mdc_state, unit.rwm")
-plant("ahead-is-not-told", "... and what is refused is told to the controller",
+      missed="masked: the controller begins above all that the store it lost can have given, goes above what modules tell when they register, and is told what is refused with the heartbeat that would confirm it: confirm-below has these removed, too. unit.mdc_state, unit.rwm")
+plant("confirm-below", "... where the controller knows no better",
+      (RWM + "rwm_volume.c", "    volume_complain(m, v, what);\n    m->apply.incomplete = true;\n    if (b->ahead_count < MDC_AHEAD_MAX)", "    volume_complain(m, v, what);\n    if (b->ahead_count < MDC_AHEAD_MAX && !generation)"),
+      (MDC + "ops_restore.c", "        unknown(held->generation, s->loaded.generation, s->base.generation, c->highest_generation);", "        false;"),
+      (MDC + "ops_restore.c", "    c->highest_generation = max_u64(c->highest_generation, held->generation);\n    s->turn_next", "    s->turn_next"),
+      (MDC + "state.c", "    s->counters.highest_generation = max_u64(s->counters.highest_generation, s->base.generation);\n", ""))
+plant("ahead-is-not-told", "what is refused for being old is told to the controller",
       (RWM + "rwm_volume.c", "    volume_complain(m, v, what);\n    m->apply.incomplete = true;\n    if (b->ahead_count < MDC_AHEAD_MAX)", "    volume_complain(m, v, what);\n    if (b->ahead_count < MDC_AHEAD_MAX && !generation)"))
 plant("lower-generation", "a module never goes back to a lower generation",
       (RWM + "rwm_volume.c", "    if (v->generation < rec->generation) {", "    if (false) {"))
@@ -315,7 +320,14 @@ plant("rot-not-written-again", "what was read elsewhere is written again",
 plant("rot-from-another-version", "the same version means the same bytes, and only that",
       (RWM + "rwm_rot.c", "    bool same = version_cmp(reply->version, r->version) == 0;", "    bool same = true;"),
       (RWM + "rwm_rot.c", "        if (!r->suspect && crc != known && known != ~crc32c_zero_unit()) {", "        if (false && known) {"),
-      copies=SEVERAL, missed="not in 60 seeds: a repair holds its block, and members in sync differ in version for moments only. unit.rwm_heal")
+      copies=SEVERAL, missed="masked: a member answers behind all forwards that it was sent before it was asked, on one connection and in the order of the block: rot-asked-past-forwards has that guard removed, too. unit.rwm_heal")
+plant("rot-asked-past-forwards", "... and no other version is asked for",
+      (RWM + "rwm_rot.c", "    bool same = version_cmp(reply->version, r->version) == 0;", "    bool same = true;"),
+      (RWM + "rwm_rot.c", "        if (!r->suspect && crc != known && known != ~crc32c_zero_unit()) {", "        if (false && known) {"),
+      (RWM + "rwm_block.c", "    bool first = list_empty(&b->waiting);\n    list_push_back(&b->waiting, &p->block_link);",
+       "    bool asked = p->kind == RWM_PIECE_COPY && p->req, first = asked || list_empty(&b->waiting);\n"
+       "    (asked ? list_push_front : list_push_back)(&b->waiting, &p->block_link);"),
+      copies=SEVERAL)
 plant("rotten-unit-passes", "a unit of another copy that could not be read there is not taken",
       (RWM + "rwm_rot.c", "        if (!((r->lack & ~reply->rotten) >> u & 1u))", "        if (!(r->lack >> u & 1u))"),
       (RWM + "rwm_rot.c", "        if (!r->suspect && crc != known && known != ~crc32c_zero_unit()) {", "        if (false && known) {"),
