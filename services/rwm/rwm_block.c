@@ -93,12 +93,16 @@ uint32_t rwm_status_of_store(struct rwm *m, int rc, const char *what)
 }
 
 /* ---- ends ---- */
-static void piece_end(struct rwm_piece *p, uint32_t status)
+/* One end may bring about others of the same block, and b would go with the last of them: but whoever calls
+ * is not done with it, and pumps it afterwards. */
+static void piece_end(struct rwm_block *b, struct rwm_piece *p, uint32_t status)
 {
+    b->ending++;
     if (p->req)
         rwm_request_piece_done(p->req, status);
     else
         p->done(p, status);
+    b->ending--;
 }
 
 /* The first of b's queue ends without reaching the store. */
@@ -106,7 +110,7 @@ static void block_drop_first(struct rwm_block *b, struct rwm_piece *p, uint32_t 
 {
     MUST(b->waiting.next == &p->block_link);
     list_remove(&p->block_link);
-    piece_end(p, status);
+    piece_end(b, p, status);
 }
 
 /* Is b's version kept? */
@@ -323,7 +327,7 @@ static void write_done(struct store_op *op, int rc)
         b = block_find(m, &key);
     } else {
         rwm_apply_write_ended(m, p);
-        piece_end(p, status);
+        piece_end(b, p, status);
     }
     if (b)
         block_pump(m, b);
@@ -360,7 +364,7 @@ void rwm_block_flight_ended(struct rwm *m, struct rwm_piece *p, uint32_t status)
     list_remove(&p->flight_link);
     list_remove(&p->block_flight_link);
     rwm_apply_write_ended(m, p);
-    piece_end(p, status);
+    piece_end(b, p, status);
     readers_look(m, b);
     block_pump(m, b);
 }
@@ -572,7 +576,8 @@ static void block_pump(struct rwm *m, struct rwm_block *b)
         if (!block_first(m, b, list_entry(b->waiting.next, struct rwm_piece, block_link)))
             return;
     }
-    if (list_empty(&b->waiting) && b->in_store == 0 && list_empty(&b->flight) && list_empty(&b->readers)) {
+    if (b->ending == 0 && list_empty(&b->waiting) && b->in_store == 0 && list_empty(&b->flight) &&
+        list_empty(&b->readers)) {
         list_remove(&b->hash_link);
         m->blocks_active--;
         pool_put(m->block_pool, b);
@@ -585,7 +590,7 @@ void rwm_block_fetched(struct rwm *m, struct rwm_piece *p, bool ok)
     p->fetching = false;
     if (!ok) {
         list_remove(&p->block_link);
-        piece_end(p, STATUS_CANCELED);
+        piece_end(b, p, STATUS_CANCELED);
     }
     block_pump(m, b);
 }

@@ -183,6 +183,7 @@ static void answer(struct rwm_forward *f, uint32_t status)
         piece_check(c, p);
         return;
     case STATUS_STALE_BASE:
+        /* One that was reported as equal may be in sync by now: it is reported as lost, and waited for. */
         if (k->member && !rwm_copy_counts(k)) {
             p->answered |= bit_of(k);
             rwm_catchup_block(k, &p->op.key);

@@ -166,6 +166,7 @@ struct rwm_block {
     struct list waiting; /* pieces, in order of arrival */
     struct store_key key;
     unsigned in_store; /* submitted writes and clears */
+    unsigned ending;   /* pieces whose ends are being told: it stays */
     bool merging;      /* the first waiting piece reads something: its edges, the version, the block */
     /* With copies only: the version that the block will have when all that was submitted is done. Not known
      * after a clear, which may have left nothing. */

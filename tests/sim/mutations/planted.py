@@ -17,8 +17,7 @@ SEVERAL = (2, 3)
 plant("ack-before-flush", "a write is acknowledged when it is durable",
       (RWM + "store_journal.c", "    if (b->state == BATCH_WRITING && !b->s->broken) {", "    if (false) {"))
 plant("checkpoint-without-flush", "the journal's space is reused when what it protected is durable in its place",
-      (RWM + "store_checkpoint.c", "    flush_request(s, &s->flush_data, &s->ck.wait);", "    flushed(&s->ck.wait, 0);"),
-      missed="needs a loss of power within a millisecond of a checkpoint: unit.torture_seeds plants and finds it; seed 20 with three copies found it, before a later change of the code")
+      (RWM + "store_checkpoint.c", "    flush_request(s, &s->flush_data, &s->ck.wait);", "    flushed(&s->ck.wait, 0);"))
 plant("reuse-slot-early", "a slot is reused when the record that freed it is durable and its readers have left",
       (RWM + "store_write.c", "        r->freed = old;\n    }\n    if (inlined) {",
        "        r->freed = old;\n        if (old != STORE_NONE)\n            alloc_mark(s, old, true);\n    }\n    if (inlined) {"))
@@ -28,8 +27,7 @@ plant("drop-overlay-early", "a unit is read from memory until its write-back has
 plant("replay-past-torn", "replay ends before the first batch that is not whole",
       (RWM + "store_apply.c", "    if (!c->payload_ok)\n        return false;\n", "    if (c)\n        return true;\n"))
 plant("answer-from-memory", "what a LUN's index says is told only while the LUN is ours",
-      (RWM + "store_read.c", "    if (memory && !store_may_be_taken(s)) {", "    if (memory) {"), copies=(1,),
-      missed="not in 260 seeds: needs an agent that wakes up with a read of a hole in hand; seed 16 of an earlier simulator found it. unit.store")
+      (RWM + "store_read.c", "    if (memory && !store_may_be_taken(s)) {", "    if (memory) {"), copies=(1,))
 
 # ---- a request at the module
 plant("no-wait-for-merge", "a merge reads what the writes before it left",
@@ -151,11 +149,9 @@ plant("promise-before-the-fetch", "... looked at after the data was fetched",
       missed="masked: a read that was allowed at any time after it had begun may return what held then; and an epoch that ended meanwhile is looked for again after the fetch")
 plant("promise-counted-from-the-answer", "the holder counts from sending its request",
       (RWM + "rwm_peer.c", "    peer->promise_until_ns = peer->promise_sent_ns + peer->promise.duration_ns;",
-       "    peer->promise_until_ns = loop_clock_ns(m->env->loop) + peer->promise.duration_ns;"), copies=SEVERAL,
-      missed="not in 40 seeds with its scene: an answer that is late by more than the margin, and a primary that hears nothing afterwards")
+       "    peer->promise_until_ns = loop_clock_ns(m->env->loop) + peer->promise.duration_ns;"), copies=SEVERAL)
 plant("promise-without-margin", "the granter adds a margin for drift",
-      (RWM + "rwm_grant.c", "rwm_grant_margin(rq->duration_ns));", "rq->duration_ns);"), copies=SEVERAL,
-      missed="not in 2000 seeds: clocks that drift apart by 10 %, and a read in that window. unit.rwm_member")
+      (RWM + "rwm_grant.c", "rwm_grant_margin(rq->duration_ns));", "rq->duration_ns);"), copies=SEVERAL)
 plant("late-refusal-ignored", "a promise that was not answered in time may have been refused",
       (RWM + "rwm_peer.c", "    if (result->rc != 0 || result->status == STATUS_STALE_EPOCH) {",
        "    if (result->rc != 0)\n        return;\n    if (result->status == STATUS_STALE_EPOCH) {"), copies=SEVERAL,
@@ -186,8 +182,7 @@ plant("believe-recent", "what is recent counts where it is whole",
       (RWM + "rwm_reconcile.c", "rwm_walk_start(c, who, count, !whole, reconcile_compared, NULL)",
        "rwm_walk_start(c, who, count, whole && false, reconcile_compared, NULL)"), copies=(3,))
 plant("ignore-overflow", "... and had room for all",
-      (RWM + "rwm_copies.h", "    return c->whole && version_cmp(c->overflow, c->committed) <= 0;", "    return c->whole;"), copies=(3,),
-      missed="not in 19 seeds with its scene: the versions that found no room must be the ones that differ")
+      (RWM + "rwm_copies.h", "    return c->whole && version_cmp(c->overflow, c->committed) <= 0;", "    return c->whole;"), copies=(3,))
 plant("recent-forgotten", "a member keeps what it took until that is committed",
       (RWM + "rwm_serve.c", "        if (req->status == STATUS_OK && c)\n            rwm_recent_add", "        if (false)\n            rwm_recent_add"), copies=(3,))
 plant("committed-too-soon", "told is what is committed",
@@ -331,17 +326,15 @@ plant("rot-asked-past-forwards", "... and no other version is asked for",
 plant("rotten-unit-passes", "a unit of another copy that could not be read there is not taken",
       (RWM + "rwm_rot.c", "        if (!((r->lack & ~reply->rotten) >> u & 1u))", "        if (!(r->lack >> u & 1u))"),
       (RWM + "rwm_rot.c", "        if (!r->suspect && crc != known && known != ~crc32c_zero_unit()) {", "        if (false && known) {"),
-      copies=SEVERAL, missed="not in 60 seeds: data of one module rot only. unit.rwm_heal")
+      copies=SEVERAL)
 
 # ---- space
 plant("room-is-not-asked-for", "a member whose grants are used up is asked for more before a write ends in no space",
       (RWM + "rwm_forward.c", "        k->peer->room_wanted = true; /* what was granted is used up: there may be more */\n"
        "        rwm_tick_within(c->m, RWM_TICK_NS);\n        status = STATUS_AGAIN;", "        return STATUS_NO_SPACE;"),
-      copies=SEVERAL,
-      missed="not in 60 seeds: needs media that are full here and not there. unit.rwm_room")
+      copies=SEVERAL)
 plant("room-is-not-counted", "a write to a new block needs room at every member before it gets its version",
-      (RWM + "rwm_block.c", "        status = rwm_forward_room(copies_of(m, p));", "        status = STATUS_OK;"), copies=SEVERAL,
-      missed="not in 60 seeds: a member without room leaves those in sync, and no data are wrong. unit.rwm_room")
+      (RWM + "rwm_block.c", "        status = rwm_forward_room(copies_of(m, p));", "        status = STATUS_OK;"), copies=SEVERAL)
 
 # ---- pairs: each alone is masked by the other
 plant("serve-whoever-asks", "who is not the primary serves nothing, by whatever epoch it is asked",
