@@ -327,7 +327,7 @@ static void release_tell(struct rwm_copies *c)
 
 void rwm_epoch_force(struct rwm *m, uint32_t i)
 {
-    const struct store_partition_record *rec = store_record_get(m->store, STORE_PARTITION, i);
+    const struct store_partition_record *rec = rwm_record(m, STORE_PARTITION, i);
     struct rwm_copies *c = m->parts[i].copies;
     uint32_t primary = 0;
     bool self = false, self_in_sync = false, others = false;

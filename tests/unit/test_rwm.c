@@ -289,10 +289,14 @@ static void lost_records(void **state)
     memset(f.medium->partitions, 0, sizeof f.medium->partitions);
     memset(f.medium->volumes, 0, sizeof f.medium->volumes);
     f.medium->lost = true;
+    uint32_t others = FAKE_POOL_PARTITIONS - 1; /* another module's: nothing is set for it here */
+    fake_mdc_partition(f.mdc, others, 50, 2);
     fix_start_module(&f);
     assert_true(fix_wait_serving(&f));
     rwm_stats_get(f.rwm, &stats);
     assert_true(stats.damaged);
+    fake_mdc_partition(f.mdc, others, 51, 1);
+    fix_run(&f, NS_PER_S);
     fix_open(&f, &c);
     fill(buf, 4096, 3);
     assert_int_equal(fix_io(&c, BLOCK_METHOD_WRITE, 0, 4096, buf), STATUS_OK);
