@@ -16,10 +16,10 @@ enum ctl_exit ctl_volume_attach(struct ctl *ctl, char *const *args)
         return CTL_USAGE;
     const enum ctl_exit rc = ctl_call(ctl, MDC_METHOD_ATTACH, &rq, NULL,
                                       "attach volume \"%s\" to host \"%s\"", rq.volume, rq.host);
-    if (rc == CTL_DONE && !ctl->options->json)
-        printf("volume %s attached to host %s%s%s\n", rq.volume, rq.host, rq.read_only ? ", read-only" : "",
-               rq.shared ? ", shared" : "");
-    return rc;
+    if (rc != CTL_DONE)
+        return rc;
+    return ctl_done(ctl, "volume %s attached to host %s%s%s", rq.volume, rq.host,
+                    rq.read_only ? ", read-only" : "", rq.shared ? ", shared" : "");
 }
 
 enum ctl_exit ctl_volume_detach(struct ctl *ctl, char *const *args)
@@ -29,9 +29,9 @@ enum ctl_exit ctl_volume_detach(struct ctl *ctl, char *const *args)
         return CTL_USAGE;
     const enum ctl_exit rc = ctl_call(ctl, MDC_METHOD_DETACH, &rq, NULL,
                                       "detach volume \"%s\" from host \"%s\"", rq.volume, rq.host);
-    if (rc == CTL_DONE && !ctl->options->json)
-        printf("volume %s detached from host %s: it can write no more\n", rq.volume, rq.host);
-    return rc;
+    if (rc != CTL_DONE)
+        return rc;
+    return ctl_done(ctl, "volume %s detached from host %s: it can write no more", rq.volume, rq.host);
 }
 
 static const struct sheet_column columns[] = {

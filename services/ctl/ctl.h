@@ -143,6 +143,8 @@ void ctl_progress(struct ctl *ctl, const char *fmt, ...) __attribute__((format(p
 /* Prints in the form that was asked for, and frees. */
 enum ctl_exit ctl_print_list(struct ctl *ctl, struct sheet *sheet);
 enum ctl_exit ctl_print_record(struct ctl *ctl, struct sheet *sheet);
+/* What was done, for people in words; as JSON {"done": "the same"}. */
+enum ctl_exit ctl_done(struct ctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Copies a name from the command line; false after a message when it is longer than any name. */
 bool ctl_name(struct ctl *ctl, char out[MDC_NAME_MAX], const char *text);
 

@@ -303,7 +303,5 @@ enum ctl_exit ctl_pool_delete(struct ctl *ctl, char *const *args)
     if (!ctl_name(ctl, rq.name, args[0]))
         return CTL_USAGE;
     const enum ctl_exit rc = ctl_call(ctl, MDC_METHOD_POOL_DELETE, &rq, NULL, "delete pool \"%s\"", rq.name);
-    if (rc == CTL_DONE && !ctl->options->json)
-        printf("pool %s deleted\n", rq.name);
-    return rc;
+    return rc == CTL_DONE ? ctl_done(ctl, "pool %s deleted", rq.name) : rc;
 }

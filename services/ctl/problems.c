@@ -118,25 +118,32 @@ static void say_damaged(struct problems *p, const struct mdc_module_info *m, con
 
 void problems_of_module(struct problems *p, const struct mdc_module_info *m, uint64_t replace_ms)
 {
-    char who[3 * MDC_NAME_MAX], since[32];
+    char who[3 * MDC_NAME_MAX];
     if (m->state == TABLE_MODULE_UP)
         return;
+    if (!m->down && !m->damaged) { /* only an MDC that has just started does not know */
+        p->unheard++;
+        return;
+    }
     if (p->modules++ >= PROBLEMS_MODULES)
         return;
     snprintf(who, sizeof(who), "module %u (%s of %s)", m->id, m->name, m->host);
     if (m->down)
         say_down(p, m, who, replace_ms);
-    else if (m->damaged)
-        say_damaged(p, m, who, replace_ms);
     else
-        problem(p, "%s has not been heard since the metadata controller has started, for %s", who,
-                span(since, m->silent_ms));
+        say_damaged(p, m, who, replace_ms);
 }
 
 void problems_modules_end(struct problems *p)
 {
     if (p->modules > PROBLEMS_MODULES)
         problem(p, "%u more modules are not up (cistern module list)", p->modules - PROBLEMS_MODULES);
+    if (p->unheard > 0)
+        problem(
+            p,
+            "the metadata controller has just started: %u modules were not heard yet. I/O goes on where they run; "
+            "changes and opens wait for them",
+            p->unheard);
 }
 
 /* ---- pools, all ---- */
@@ -195,7 +202,7 @@ static void say_space_and_rot(struct problems *p, const struct mdc_cluster_statu
 
 void problems_of_cluster(struct problems *p, const struct mdc_cluster_status_reply *r)
 {
-    if (r->partitions_served < r->partitions)
+    if (r->partitions_served < r->partitions && p->unheard == 0)
         problem(p, "%u of %u partitions are not served: their I/O waits (cistern partition list)",
                 r->partitions - r->partitions_served, r->partitions);
     if (r->partitions_single > 0)
@@ -204,7 +211,7 @@ void problems_of_cluster(struct problems *p, const struct mdc_cluster_status_rep
             "%u of %u partitions have one good copy left: lose that module, and what was written last there is "
             "lost with it",
             r->partitions_single, r->partitions);
-    if (r->partitions_unsettled > 0)
+    if (r->partitions_unsettled > 0 && p->unheard == 0)
         problem(p, "nothing is decided about %u of %u partitions; one of them %s (cistern partition show)",
                 r->partitions_unsettled, r->partitions, r->waits);
     say_recovery(p, r);

@@ -10,7 +10,7 @@
 #define PROBLEMS_MODULES 8u /* of more modules only the number is told */
 struct problems {
     char text[6144]; /* lines; what does not fit is cut */
-    uint32_t modules;
+    uint32_t modules, unheard;
 };
 /* Adds what is wrong with the module, if anything. replace_ms: of struct mdc_cluster_status_reply. */
 void problems_of_module(struct problems *p, const struct mdc_module_info *m, uint64_t replace_ms);

@@ -12,10 +12,11 @@ static enum ctl_exit order(struct ctl *ctl, uint64_t what, const char *verb, con
     if (ctl->options->pool != NULL && !ctl_name(ctl, rq.pool, ctl->options->pool))
         return CTL_USAGE;
     const enum ctl_exit rc = ctl_call(ctl, MDC_METHOD_SCRUB, &rq, &reply, "%s the scrub", verb);
-    if (rc == CTL_DONE && !ctl->options->json)
-        printf("scrub %s on %u modules with their next heartbeat; cistern scrub status tells how it goes\n",
-               done, reply.modules);
-    return rc;
+    if (rc != CTL_DONE)
+        return rc;
+    return ctl_done(
+        ctl, "scrub %s on %u module%s with their next heartbeat; cistern scrub status tells how it goes",
+        done, reply.modules, reply.modules == 1 ? "" : "s");
 }
 
 enum ctl_exit ctl_scrub_start(struct ctl *ctl, char *const *args)

@@ -336,6 +336,24 @@ enum ctl_exit ctl_print_record(struct ctl *ctl, struct sheet *sheet)
     return print(ctl, sheet, ctl->options->json ? SHEET_OBJECT : SHEET_RECORD);
 }
 
+enum ctl_exit ctl_done(struct ctl *ctl, const char *fmt, ...)
+{
+    static const struct sheet_column column = {"done", NULL, SHEET_TEXT};
+    char text[512];
+    struct sheet s;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    if (ctl->options->json) {
+        sheet_init(&s, &column, 1);
+        sheet_add_text(&s, text);
+        return ctl_print_record(ctl, &s);
+    }
+    ctl_progress(ctl, "%s", "");
+    return puts(text) >= 0 && fflush(stdout) == 0 ? CTL_DONE : CTL_FAILED;
+}
+
 enum ctl_exit ctl_list(struct ctl *ctl, struct sheet *sheet, const struct ctl_pages *pages)
 {
     const enum ctl_exit rc = ctl_pages_read(ctl, pages);

@@ -160,9 +160,10 @@ enum ctl_exit ctl_status(struct ctl *ctl, char *const *args)
     const char *problems = f.problems.text;
     struct sheet s;
     sheet_init(&s, columns, ARRAY_LEN(columns));
-    sheet_add_text(&s, r.partitions_served < r.partitions ? "unserved"
-                       : problems[0] != '\0'              ? "degraded"
-                                                          : "ok");
+    sheet_add_text(&s, f.problems.unheard > 0               ? "starting"
+                       : r.partitions_served < r.partitions ? "unserved"
+                       : problems[0] != '\0'                ? "degraded"
+                                                            : "ok");
     sheet_add_text(&s, problems);
     uuid_format(&r.cluster, cluster);
     sheet_add_text(&s, cluster);

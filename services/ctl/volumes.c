@@ -214,10 +214,8 @@ enum ctl_exit ctl_volume_delete(struct ctl *ctl, char *const *args)
         rc = ctl_call(ctl, MDC_METHOD_VOLUME_DELETE, &rq, NULL, "delete volume \"%s\"", rq.name);
     if (rc == CTL_DONE && ctl->options->wait)
         rc = wait_for_delete(ctl, &reply.volume);
-    if (rc == CTL_DONE && !ctl->options->json) {
-        ctl_progress(ctl, "%s", "");
-        printf("volume %s deleted%s\n", rq.name,
-               ctl->options->wait ? "" : "; its space comes back bit by bit");
-    }
-    return rc;
+    if (rc != CTL_DONE)
+        return rc;
+    return ctl_done(ctl, "volume %s deleted%s", rq.name,
+                    ctl->options->wait ? "" : "; its space comes back bit by bit");
 }

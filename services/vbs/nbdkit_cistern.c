@@ -258,11 +258,35 @@ static void on_done(void *arg, int rc)
     sem_post(&w->done);
 }
 
+/* NBD has few errors, and what it has not is sent as "invalid argument": that would be the client's fault. */
+static int nbd_error(int rc)
+{
+    switch (-rc) {
+    case EPERM:
+    case EROFS:
+    case EACCES:
+        return EPERM;
+    case ENOSPC:
+    case ENOMEM:
+    case EINVAL:
+    case ENOTSUP:
+    case EOVERFLOW:
+        return -rc;
+    case ERANGE: /* beyond the end */
+        return EINVAL;
+    case ESTALE: /* detached, or taken over */
+    case ENOENT: /* deleted */
+        return ESHUTDOWN;
+    default:
+        return EIO;
+    }
+}
+
 static int fail(int rc, const char *what, uint64_t offset, uint64_t length, const char *why)
 {
     nbdkit_error("%s of %llu bytes at offset %llu: %s", what, (unsigned long long)length,
                  (unsigned long long)offset, why);
-    nbdkit_set_error(-rc);
+    nbdkit_set_error(nbd_error(rc));
     return -1;
 }
 
@@ -271,7 +295,7 @@ static int check(int rc)
     if (rc == 0)
         return 0;
     nbdkit_error("%s", cistern_error());
-    nbdkit_set_error(-rc);
+    nbdkit_set_error(nbd_error(rc));
     return -1;
 }
 

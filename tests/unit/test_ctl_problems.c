@@ -81,7 +81,7 @@ static void of_modules_that_are_down(void **state)
     m = module(5);
     m.state = TABLE_MODULE_DOWN;
     m.silent_ms = 900;
-    SAYS(&m, "has not been heard since the metadata controller has started");
+    SAYS(&m, "the metadata controller has just started: 1 modules were not heard yet");
 }
 
 static void of_damaged_modules(void **state)
@@ -142,6 +142,11 @@ static void of_the_whole(void **state)
     assert_non_null(strstr(p.text, "\n1 copy is not in sync: 80 blocks to go, 1 MiB/s, 9 s left at most"));
     assert_non_null(strstr(p.text, "\n1 module is all but full"));
     assert_non_null(strstr(p.text, "\n2 units of 4 KiB could be read in no copy"));
+    /* Whose modules were not heard yet may well be served. */
+    memset(&p, 0, sizeof(p));
+    p.unheard = 3;
+    problems_of_cluster(&p, &(struct mdc_cluster_status_reply){.partitions = 64, .partitions_unsettled = 64});
+    assert_string_equal(p.text, "");
     struct mdc_pool_info pool = {.name = "main", .copies = 3, .moves_missing = 1, .moves_stuck = 5};
     memset(&p, 0, sizeof(p));
     problems_of_pool(&p, &pool);
