@@ -98,8 +98,10 @@ static int open_wait(struct cistern *c, struct open_job *oj, struct cistern_volu
     list_push_back(&c->late, &oj->late);
     pthread_mutex_unlock(&c->lock);
     if (!cistern_job_run(c, &oj->job, open_begin, c->connect_timeout_ms))
-        return cistern_fail(-ETIMEDOUT, "volume '%s' could not be opened within %u ms: nobody at %s answered",
-                            name, c->connect_timeout_ms, c->where);
+        return cistern_fail(
+            -ETIMEDOUT, "volume '%s' could not be opened within %u ms: nobody at %s answered%s", name,
+            c->connect_timeout_ms, c->where,
+            c->core != NULL ? "" : "; a gateway opens nothing while the metadata controller is away");
     pthread_mutex_lock(&c->lock);
     list_remove(&oj->late);
     pthread_mutex_unlock(&c->lock);
