@@ -27,14 +27,14 @@ whole() {
     nbdcopy "$uri" got || fail "an error was read $1"
     cmp want got || fail "other data was read $1"
 }
-lose_pages() { # FILE: every seventh page of metadata in use, in both copies
+lose_pages() { # FILE EVERY: one of so many pages of metadata in use, in both copies
     "$CISTERN_BIN/cistern-osd" --check --json --data "$1" >layout.json || fail "the check: $(cat layout.json)"
-    python3 - "$1" <<'EOF'
+    python3 - "$1" "$2" <<'EOF'
 import json, os, sys
 l = json.load(open("layout.json"))["layout"]
 a = 65536 + l["journal_bytes"]
 with open(sys.argv[1], "r+b") as f:
-    for p in range(l["metadata_pages_used"] - 1, 0, -7):
+    for p in range(l["metadata_pages_used"] - 1, 0, -int(sys.argv[2])):
         for at in (a, a + l["metadata_pages"] * 4096):
             f.seek(at + p * 4096 + 300)
             f.write(os.urandom(64))
@@ -46,7 +46,7 @@ echo "-- one of four"
 cluster_stop osd3
 says 'module 3 \(osd3 of node3\) has been down for .*lack a copy\. Start it'
 says 'have one good copy left'
-lose_pages osd3.img
+lose_pages osd3.img 7
 cluster_start osd3
 says 'module 3 \(osd3 of node3\) is damaged: what it has of .* does not count\. In [0-9]+ s copies are made elsewhere'
 whole "with a damaged module"
@@ -72,8 +72,13 @@ says '^health +ok' 60
 whole "with the new disk"
 
 echo "-- the last one that has it"
-# osd1 stays away while all is written anew, then what the three others have loses pages: what only they know goes nowhere.
-cistern module list
+# osd1 stays away while all is written anew, then the one that shares most partitions with it loses pages: what only that one knew goes
+# nowhere, and what osd1 still has of before is not taken for it.
+victim=$(cistern --json partition list | python3 -c 'import collections, json, sys
+shared = collections.Counter(m for p in json.load(sys.stdin) for m in p["members"] if 1 in p["members"] and m != 1)
+print(shared.most_common(1)[0][0])')
+disk=osd$([ "$victim" = 5 ] && echo 3 || echo "$victim")
+echo "module $victim, $disk"
 cluster_stop data
 cluster_stop osd1
 says 'has been down' # the others go on without it
@@ -82,9 +87,9 @@ cluster_nbd data data
 nbdcopy want "$uri"
 cluster_stop data
 for s in osd2 osd3 osd4; do cluster_stop $s; done
-lose_pages osd2.img
+lose_pages "$disk.img" 3
 for s in osd1 osd2 osd3 osd4; do cluster_start $s; done
-says 'module 2 .* is damaged'
+says "module $victim .* is damaged"
 cluster_nbd data data
 # Either what was written, or an error: never zeroes, never what was there before.
 errors=0
