@@ -707,7 +707,12 @@ enum sim_result sim_cluster_run(struct sim_cluster *c, char *why, size_t cap)
             snprintf(why, cap, "%s", c->error);
         return SIM_WRONG;
     }
-    if (!c->options.no_faults && !c->options.rot && rng_chance(&c->rng, 1, 4) && !sim_scene_nap(c)) {
+    bool nap = !c->options.no_faults && !c->options.rot && rng_chance(&c->rng, 1, 4);
+    if (c->shape.directed && c->shape.directed->rest) {
+        c->shape.directed->rest(c);
+        nap = true;
+    }
+    if (nap && !sim_scene_nap(c)) {
         snprintf(why, cap, "the controller stood still, and took others for dead afterwards");
         return SIM_WRONG;
     }

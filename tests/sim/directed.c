@@ -6,6 +6,7 @@
 #include "services/rwm/store_internal.h"
 #include "tests/sim/client.h"
 #include "tests/sim/cluster.h"
+#include "tests/sim/copies.h"
 #include "tests/sim/moves.h"
 #include "tests/sim/plays.h"
 
@@ -324,6 +325,21 @@ static void play_back_again(struct sim_cluster *c, unsigned primary, unsigned me
     sim_scene_await(c, removes, back_again, 2 * NS_PER_S);
 }
 
+/* ---- dropped-for-a-lost-session ---- */
+/* Copies move once more, so that the last epochs that a module took over are of partitions that it left. */
+static void rest_elsewhere(struct sim_cluster *c)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        uint32_t module = 1 + (uint32_t)rng_below(&c->rng, SIM_OSDS + 1);
+        sim_moves_drain(c, module, true);
+        if (!sim_advance(c, 300 * NS_PER_MS))
+            return;
+        sim_moves_weigh(c, module, (1 + rng_below(&c->rng, 8)) * 16 * MIB);
+        if (!sim_advance(c, 900 * NS_PER_MS))
+            return;
+    }
+}
+
 /* ---- which seeds have which ---- */
 static void few_places(struct sim_shape *s)
 {
@@ -370,6 +386,7 @@ static const struct sim_directed still[] = {
 static const struct sim_directed moving[] = {
     {.least = 1, .most = 1, .begin = play_alone, .shape = whole_blocks},
     {.least = 1, .most = 3, .begin = play_back_again, .shape = many_blocks},
+    {.least = 2, .most = 3, .rest = rest_elsewhere},
 };
 
 const struct sim_directed *sim_directed_of(const struct sim_options *o)

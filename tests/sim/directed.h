@@ -21,7 +21,9 @@ struct sim_directed {
     /* primary: the process of m. */
     void (*begin)(struct sim_cluster *c, unsigned primary, unsigned member);
     void (*shape)(struct sim_shape *s); /* NULL: as the seed has it */
-    bool last;                          /* the faults end with it, too */
+    /* When all faults are over and all is checked; then the controller stands still, with its network. */
+    void (*rest)(struct sim_cluster *c);
+    bool last; /* the faults end with it, too */
 };
 
 /* NULL: the seed has none. copies: that the pool keeps. */

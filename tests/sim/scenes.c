@@ -518,7 +518,7 @@ void sim_scene_start(struct sim_cluster *c)
     struct sim_scenes *s = &c->scenes;
     if (s->begin)
         return;
-    if (c->shape.directed && rng_chance(&c->rng, 2, 3)) {
+    if (c->shape.directed && c->shape.directed->begin && rng_chance(&c->rng, 2, 3)) {
         sim_scene_await(c, c->shape.directed->moment, c->shape.directed->begin, 300 * NS_PER_MS);
         return;
     }
@@ -663,8 +663,8 @@ bool sim_scene_nap(struct sim_cluster *c)
             return true; /* another check failed */
     if (standing(c) < standing_all(c) || !sim_advance(c, 1500 * NS_PER_MS) || standing(c) < standing_all(c))
         return true;
-    bool machine =
-        rng_chance(&c->rng, 1, 2); /* with its network: nobody gets an answer even from its kernel */
+    /* With its network: nobody gets an answer even from its kernel. */
+    bool machine = rng_chance(&c->rng, 1, 2) || (c->shape.directed && c->shape.directed->rest);
     for (unsigned i = 1; machine && i < SIM_PROCS; i++)
         sim_net_cut(c->net, host(0), host(i), true);
     sim_scene_stall(c, 0, sim_scene_within(c, 500, 4000));
