@@ -368,8 +368,10 @@ void rwm_epoch_force(struct rwm *m, uint32_t i)
         c->state = COPIES_JOINING;
     if (c->in_sync == c->count)
         rwm_changed_clear(c);
-    if (c->state == COPIES_SERVING)
+    if (c->state == COPIES_SERVING) {
         rwm_forward_recheck(c);
+        rwm_copies_wake(c); /* whose promise a read waits for may not be asked any more */
+    }
     rwm_serve_joins(m);
     rwm_copies_due(c);
     rwm_tick_soon(m);

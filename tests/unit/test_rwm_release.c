@@ -199,12 +199,35 @@ static void refusal_ends_no_later_join(void **state)
     other_end(&f, &o, &c);
 }
 
+/* A read waits for a promise of a member, and then there is no such member any more. */
+static void read_goes_on_alone(void **state)
+{
+    struct fix f;
+    struct other o;
+    struct fix_conn c;
+    struct fix_req r;
+    (void)state;
+    other_begin(&f, &o, &c, 54);
+    o.act[COPY_METHOD_PROMISE].silent = true;
+    fix_run(&f, NS_PER_S);
+    fix_request(&f, &r, 0, UNIT_BYTES);
+    fix_send(&c, &r, BLOCK_METHOD_READ, buf);
+    fix_run(&f, 50 * NS_PER_MS);
+    assert_false(r.done);
+    other_members(&o, 1 | OTHER_SYNC, 0);
+    fix_run(&f, 2 * NS_PER_S);
+    assert_true(r.done);
+    assert_int_equal(r.status, STATUS_STALE_EPOCH);
+    o.act[COPY_METHOD_PROMISE].silent = false;
+    other_end(&f, &o, &c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(primary_releases),           cmocka_unit_test(released),
         cmocka_unit_test(refusal_ends_no_later_join), cmocka_unit_test(too_low),
-        cmocka_unit_test(by_a_later_start),
+        cmocka_unit_test(read_goes_on_alone),         cmocka_unit_test(by_a_later_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
