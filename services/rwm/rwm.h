@@ -92,7 +92,7 @@ struct rwm_stats {
     uint64_t unrepairable_units; /* no copy in sync had them: an error to the client */
     uint64_t differing_blocks;   /* the copies of one committed version were not the same */
     uint64_t extents, discard_bytes, epochs, joins, reconciles;
-    uint64_t reads_unpromised;         /* not answered at once: a promise had run out */
+    uint64_t reads_unpromised; /* not answered at once: a promise had run out */
     uint64_t overdrawn; /* writes that a member in sync had no room for, although it had granted some */
     uint64_t refused[RWM_STATUS_MAX];  /* by status; of numbers above: [0] */
     uint32_t module, pool, partitions; /* partitions: of which it is the primary */
