@@ -32,7 +32,7 @@ const struct config_option ctl_common_options[] = {
      .def = "10s",
      .min = NS_PER_MS,
      .value_name = "TIME",
-     .help = "give up on an answer after this"},
+     .help = "give up on an answer, or on what is refused for a moment, after this"},
     {.name = "json", .kind = CONFIG_BOOL, .offset = AT(json), .help = "print JSON: raw numbers, stable keys"},
     {.name = "verbose",
      .kind = CONFIG_BOOL,

@@ -112,7 +112,8 @@ void ctl_close(struct ctl *ctl);
 /*
  * One call to the metadata controller, to its end. request and reply are the method's structs; reply may be
  * NULL when it is mdc_empty. fmt says what was attempted ("create volume \"x\""), for the message on stderr
- * that comes with every status but CTL_DONE. Calls ctl_open if need be.
+ * that comes with every status but CTL_DONE. Calls ctl_open if need be. What is refused for a moment only
+ * (STATUS_AGAIN) is tried again until --timeout has passed.
  */
 enum ctl_exit ctl_call(struct ctl *ctl, enum mdc_method method, const void *request, void *reply,
                        const char *fmt, ...) __attribute__((format(printf, 5, 6)));

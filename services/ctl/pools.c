@@ -265,6 +265,24 @@ enum ctl_exit ctl_pool_create(struct ctl *ctl, char *const *args)
     return ctl_print_record(ctl, &s);
 }
 
+/* It is refused while copies move: with --wait, as often as they begin to. */
+static enum ctl_exit grow(struct ctl *ctl, const struct mdc_pool_grow_request *rq,
+                          struct mdc_pool_reply *reply)
+{
+    char what[48 + MDC_NAME_MAX];
+    uint32_t status = STATUS_OK;
+    snprintf(what, sizeof(what), "give pool \"%s\" more partitions", rq->name);
+    if (!ctl->options->wait)
+        return ctl_call(ctl, MDC_METHOD_POOL_GROW, rq, reply, "%s", what);
+    enum ctl_exit rc;
+    do {
+        rc = ctl_wait_moves(ctl, rq->name, 0, false);
+        if (rc == CTL_DONE)
+            rc = ctl_call_expecting(ctl, MDC_METHOD_POOL_GROW, rq, reply, STATUS_AGAIN, &status, what);
+    } while (rc == CTL_DONE && status == STATUS_AGAIN);
+    return rc;
+}
+
 enum ctl_exit ctl_pool_grow(struct ctl *ctl, char *const *args)
 {
     struct mdc_pool_grow_request rq = {.partitions = 0};
@@ -278,12 +296,9 @@ enum ctl_exit ctl_pool_grow(struct ctl *ctl, char *const *args)
         return CTL_USAGE;
     }
     rq.partitions = (uint32_t)n;
-    /* It is refused while copies move. */
     enum ctl_exit rc = ctl->options->wait ? ctl_open(ctl, false) : CTL_DONE;
-    if (rc == CTL_DONE && ctl->options->wait)
-        rc = ctl_wait_moves(ctl, rq.name, 0, false);
     if (rc == CTL_DONE)
-        rc = ctl_call(ctl, MDC_METHOD_POOL_GROW, &rq, &reply, "grow pool \"%s\"", rq.name);
+        rc = grow(ctl, &rq, &reply);
     if (rc == CTL_DONE && ctl->options->wait)
         rc = ctl_wait_moves(ctl, rq.name, 0, false);
     if (rc != CTL_DONE)

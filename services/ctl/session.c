@@ -140,6 +140,9 @@ void ctl_close(struct ctl *ctl)
 
 /* ---- calls ---- */
 
+/* Between two tries of what was refused with AGAIN. */
+#define AGAIN_PAUSE_NS (200 * NS_PER_MS)
+
 struct blocking_call {
     struct cluster_call call;
     bool ended;
@@ -223,6 +226,13 @@ static enum ctl_exit explain(struct ctl *ctl, const struct blocking_call *b, con
                                                                                       : CTL_FAILED;
 }
 
+/* The refusal while it is tried again. */
+static void wait_a_moment(struct ctl *ctl, const struct blocking_call *b, const char *what)
+{
+    ctl_progress(ctl, "%s, trying on: %s", what, b->call.error_text);
+    ctl_pause(ctl, AGAIN_PAUSE_NS);
+}
+
 enum ctl_exit ctl_call_expecting(struct ctl *ctl, enum mdc_method method, const void *request, void *reply,
                                  uint32_t expected, uint32_t *status, const char *what)
 {
@@ -232,15 +242,24 @@ enum ctl_exit ctl_call_expecting(struct ctl *ctl, enum mdc_method method, const 
         if (opened != CTL_DONE)
             return opened;
     }
-    struct blocking_call b = {.call = {.method = (uint16_t)method,
-                                       .request = request,
-                                       .reply = reply != NULL ? reply : &nothing,
-                                       .timeout_ns = timeout_of(ctl, (uint16_t)method),
-                                       .retry = may_repeat((uint16_t)method),
-                                       .done = call_done}};
-    describe(&b.call);
-    const int rc = run_call(ctl, &b, what);
-    *status = b.call.status;
+    const uint64_t until_ns = loop_now_ns(ctl->loop) + ctl->options->timeout_ns;
+    struct blocking_call b;
+    int rc;
+    for (;;) {
+        b = (struct blocking_call){.call = {.method = (uint16_t)method,
+                                            .request = request,
+                                            .reply = reply != NULL ? reply : &nothing,
+                                            .timeout_ns = timeout_of(ctl, (uint16_t)method),
+                                            .retry = may_repeat((uint16_t)method),
+                                            .done = call_done}};
+        describe(&b.call);
+        rc = run_call(ctl, &b, what);
+        *status = b.call.status;
+        if (*status != STATUS_AGAIN || loop_now_ns(ctl->loop) >= until_ns)
+            break;
+        wait_a_moment(ctl, &b, what);
+    }
+    ctl_progress(ctl, "%s", "");
     if (rc == 0 || (expected != STATUS_OK && b.call.status == expected))
         return CTL_DONE;
     return explain(ctl, &b, what);

@@ -31,6 +31,14 @@ cistern module reweight "$three" 1T
 [ "$(partitions "$three")" -ge 63 ] || fail "the heavy module has $(partitions "$three") partitions"
 cistern module reweight "$three" auto
 [ "$(partitions "$three")" = 32 ] || fail "the weight is still in force"
+
+# What is refused for a moment is tried again: a module that is stopped has not taken over the latest change.
+cluster_signal osd2 STOP
+cistern module reweight "$one" 1T
+(sleep 1.5; cluster_signal osd2 CONT) &
+expect_error "has not taken over the latest changes" cistern --timeout 300ms pool grow-partitions main
+cistern pool grow-partitions main
+[ "$(partitions "$three")" = 64 ] || fail "the pool did not get more partitions"
 cistern module remove "$one"
 cluster_stop osd1
 is_down() { [ "$(state "$one")" = down ]; }
