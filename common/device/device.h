@@ -51,8 +51,9 @@ enum device_fence_state {
 };
 enum device_link_state {
     DEVICE_LINK_UP = 0,
-    DEVICE_LINK_DOWN, /* submit answers -ENOTCONN until device_fence_reconnect has succeeded */
-    DEVICE_LINK_GONE, /* -ENODEV for good */
+    DEVICE_LINK_DOWN,  /* submit answers -ENOTCONN until device_fence_reconnect has succeeded */
+    DEVICE_LINK_GONE,  /* -ENODEV for good */
+    DEVICE_LINK_STUCK, /* files: a request has been under way for longer than timeout_ns, and may end yet */
 };
 struct device_fence_ops;
 struct device_ops {
@@ -79,7 +80,7 @@ struct device {
      * alone. */
     const struct device_fence_ops *fence;
     enum device_fence_state fence_state;
-    enum device_link_state link_state; /* other than UP on LUNs only */
+    enum device_link_state link_state; /* other than UP on LUNs, and on files with a timeout_ns */
     uint64_t fence_key;
     /* Set by the owner, may be NULL: fence_state or link_state has become another, or the medium has shrunk.
      * On the loop, never inside a call of the owner; it may destroy the device. */
@@ -110,6 +111,9 @@ struct device_open_options {
     bool no_uring;        /* do not try io_uring */
     bool read_only;       /* shares the lock with other readers */
     unsigned depth;       /* requests in flight, 0 = 128; more wait inside */
+    uint64_t timeout_ns;  /* device_open_file: the link is STUCK, and changed is called, when a request takes
+                             longer  (seen a little later); 0 = never. Nothing else happens to requests: the
+                             kernel has  their buffers. */
 };
 /*
  * A file or local block device through io_uring (device_uring.c). O_DIRECT where the file system has it, else

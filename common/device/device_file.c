@@ -253,6 +253,7 @@ int device_open_file(struct env *env, const char *path, const struct device_open
     static const struct device_open_options defaults;
     const struct device_open_options *o = options ? options : &defaults;
     struct file_params p = {.env = env, .path = path, .fd = -1, .read_only = o->read_only};
+    p.timeout_ns = o->timeout_ns;
     p.depth = o->depth ? (unsigned)min_u64(o->depth, DEPTH_MAX) : DEPTH_DEFAULT;
     int rc = open_fd(&p, o);
     if (rc == 0)
@@ -294,6 +295,44 @@ int device_open_file_wait(struct env *env, const char *path, const struct device
     }
 }
 
+/* ---- requests that do not end ---- */
+
+static uint64_t oldest_start_ns(const struct device_file *f)
+{
+    uint64_t oldest = UINT64_MAX;
+    for (unsigned i = 0; i < f->depth; i++)
+        if (f->ops[i].io)
+            oldest = min_u64(oldest, f->ops[i].start_ns);
+    return oldest;
+}
+
+/* A process that stood still itself finds old requests that have ended long ago: it looks twice, with rounds
+ * of the loop in between. */
+static void watch_fired(struct loop_timer *t)
+{
+    struct device_file *f = container_of(t, struct device_file, watch);
+    const uint64_t now_ns = loop_now_ns(f->env->loop), oldest = oldest_start_ns(f);
+    if (oldest == UINT64_MAX)
+        return; /* armed with the next request */
+    if (now_ns - oldest < f->timeout_ns) {
+        loop_timer_arm(f->env->loop, t, f->timeout_ns - (now_ns - oldest));
+    } else if (f->suspect_ns != oldest) {
+        f->suspect_ns = oldest;
+        loop_timer_arm(f->env->loop, t, min_u64(NS_PER_S, f->timeout_ns));
+    } else {
+        log_error(f->env, "device does not end a request", "device=%s seconds=%lu inflight=%u", f->dev.name,
+                  (unsigned long)((now_ns - oldest) / NS_PER_S), f->inflight);
+        f->dev.link_state = DEVICE_LINK_STUCK;
+        if (f->dev.changed)
+            f->dev.changed(&f->dev, f->dev.changed_arg); /* it may have destroyed f */
+    }
+}
+
+void file_unwatch(struct device_file *f)
+{
+    loop_timer_cancel(f->env->loop, &f->watch);
+}
+
 /* ---- requests ---- */
 
 int file_init(struct device_file *f, const struct file_params *p, const struct device_ops *ops)
@@ -307,6 +346,8 @@ int file_init(struct device_file *f, const struct file_params *p, const struct d
     f->direct = p->direct;
     f->discard = p->discard;
     f->depth = p->depth;
+    f->timeout_ns = p->timeout_ns;
+    loop_timer_init(&f->watch, watch_fired);
     list_init(&f->queue);
     list_init(&f->free_ops);
     for (unsigned i = 0; i < p->depth; i++) {
@@ -353,6 +394,9 @@ struct file_op *file_op_start(struct device_file *f)
     struct file_op *op = list_entry(list_pop_front(&f->free_ops), struct file_op, link);
     struct device_io *io = list_entry(list_pop_front(&f->queue), struct device_io, link);
     op->io = io;
+    op->start_ns = loop_now_ns(f->env->loop);
+    if (f->timeout_ns && f->dev.link_state == DEVICE_LINK_UP && !loop_timer_armed(&f->watch))
+        loop_timer_arm(f->env->loop, &f->watch, f->timeout_ns);
     op->transferred = 0;
     op->retries = 0;
     op->iov_at = 0;

@@ -20,7 +20,8 @@ enum file_discard { FILE_DISCARD_PUNCH, FILE_DISCARD_STALE, FILE_DISCARD_NONE };
 struct file_op {
     struct list link; /* in free_ops */
     struct device_file *file;
-    struct device_io *io;
+    struct device_io *io; /* NULL: free */
+    uint64_t start_ns;
     struct iovec iov[DEVICE_IOV_MAX]; /* what remains to be transferred */
     int iov_at, iovcnt;
     uint64_t transferred;
@@ -45,6 +46,10 @@ struct device_file {
     struct list free_ops;
     struct file_op *ops;
     bool *destroyed; /* set by destroy when it runs inside a callback */
+    uint64_t timeout_ns;
+    struct loop_timer
+        watch; /* with timeout_ns: armed when the oldest request may have been under way for so long */
+    uint64_t suspect_ns; /* the start of the one that had; 0: none */
 };
 
 /* What an open file is: made by device_file.c, taken over by a backend's create (fd included, on success
@@ -58,6 +63,7 @@ struct file_params {
     uint32_t io_bytes, io_align, atom_bytes;
     enum file_discard discard;
     unsigned depth;
+    uint64_t timeout_ns;
 };
 
 /* 0; -EPERM, -ENOSYS: the kernel forbids or lacks io_uring; other -errno. The fd is the device's on success.
@@ -74,6 +80,8 @@ int file_lock(const struct file_params *p);
 
 /* For backends. */
 int file_init(struct device_file *f, const struct file_params *params, const struct device_ops *ops);
+/* Nobody watches the requests any more: what destroy does first. */
+void file_unwatch(struct device_file *f);
 /* Frees the ops and closes the file (which gives the lock back). */
 void file_fini(struct device_file *f);
 /* What submit does first: 0: io is in the queue. */

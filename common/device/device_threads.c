@@ -151,6 +151,7 @@ static bool join_all(struct device_threads *t)
 static void threads_destroy(struct device *dev)
 {
     struct device_threads *t = container_of(dev, struct device_threads, file.dev);
+    file_unwatch(&t->file);
     if (!join_all(t)) {
         /* A thread still uses the ops and will post: nothing may be freed, and the loop must not run it any
          * more. */

@@ -161,6 +161,7 @@ static void uring_destroy(struct device *dev)
     loop_fd_remove(loop, &u->fd);
     loop_poller_remove(loop, &u->poller);
     loop_timer_cancel(loop, &u->retry);
+    file_unwatch(&u->file);
     if (!drain(u)) {
         /* The kernel may still write into the ops' memory: it is given up, not freed. */
         log_error(u->file.env, "device did not let go of its requests", "device=%s inflight=%u",

@@ -7,17 +7,19 @@
 #include "services/rwm/rwm_process.h"
 #include "services/rwm/rwm_runner.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct options {
     struct service_options service;
     struct rwm_options rwm;
     struct store_tool_options tool;
     char *data, *journal, *media;
-    uint64_t data_size, journal_size, spin_ns;
+    uint64_t data_size, journal_size, spin_ns, device_timeout_ns;
     bool create;
 };
 /* clang-format off */
@@ -29,6 +31,7 @@ static const struct config_option option_table[] = {
     {"journal", CONFIG_STRING, AT(journal), NULL, 0, 0, false, "PATH", "journal on a medium of its own: pmem, a DAX file, a file or a disk (default: on the data medium)"},
     {"journal-size", CONFIG_SIZE, AT(journal_size), "1G", 8 * MIB, 0, false, "BYTES", "size of a journal file that is made; as much memory is used for what was not written back yet"},
     {"media", CONFIG_STRING, AT(media), "auto", 0, 0, false, "KIND", "ssd, hdd, pmem, or auto: by what the system says of the disk"},
+    {"device-timeout", CONFIG_DURATION, AT(device_timeout_ns), "30s", 0, 86400 * NS_PER_S, false, "TIME", "end this process when its disk has not answered a request for so long, that others serve instead; 0: never"},
     {"spin", CONFIG_DURATION, AT(spin_ns), "0us", 0, NS_PER_S, false, "TIME", "poll so long after the last event before sleeping"},
     STORE_CHECK_OPTIONS(struct options, tool),
     STORE_REPAIR_OPTIONS(struct options, tool),
@@ -53,11 +56,40 @@ struct process {
 };
 
 /* ---- media ---- */
+
+/*
+ * A disk that answers nothing, no error either. Its requests cannot be taken back: the kernel has their
+ * buffers, so nothing of this process can be freed and begun anew. It ends, as if it had been killed. The
+ * descriptors go first, since the kernel lets a process go only after its requests: nobody is to wait for its
+ * connections meanwhile.
+ */
+static void medium_changed(struct device *medium, void *arg)
+{
+    struct process *p = arg;
+    if (medium->link_state != DEVICE_LINK_STUCK)
+        return;
+    log_error(
+        &p->base.env,
+        "the disk does not answer, this process ends: check the disk, and start it again when it answers",
+        "device=%s device_timeout_ms=%lu", medium->name,
+        (unsigned long)(p->options->device_timeout_ns / NS_PER_MS));
+    (void)close_range(STDERR_FILENO + 1, UINT_MAX, 0);
+    _exit(1);
+}
+
+static void watch(struct process *p, struct device *medium)
+{
+    medium->changed = medium_changed;
+    medium->changed_arg = p;
+}
+
 static int open_journal(struct process *p, struct device **out)
 {
     const struct options *o = p->options;
-    struct device_open_options open = {
-        .create = o->create, .preallocate = true, .create_size = o->create ? o->journal_size : 0};
+    struct device_open_options open = {.create = o->create,
+                                       .preallocate = true,
+                                       .create_size = o->create ? o->journal_size : 0,
+                                       .timeout_ns = o->device_timeout_ns};
     struct stat st;
     if (stat(o->journal, &st) == 0 && S_ISBLK(st.st_mode)) {
         open.create = false;
@@ -77,7 +109,8 @@ static void media_open(void *user, struct rwm_runner *r)
     struct process *p = user;
     const struct options *o = p->options;
     struct device *data = NULL, *journal = NULL;
-    struct device_open_options open = {.create = o->create, .create_size = o->create ? o->data_size : 0};
+    struct device_open_options open = {
+        .create = o->create, .create_size = o->create ? o->data_size : 0, .timeout_ns = o->device_timeout_ns};
     int rc = device_open_file(&p->base.env, o->data, &open, &data);
     if (rc)
         snprintf(p->error, sizeof(p->error), "cannot open the data medium %s: %s%s", o->data, strerror(-rc),
@@ -93,6 +126,10 @@ static void media_open(void *user, struct rwm_runner *r)
             device_destroy(data);
         }
     }
+    if (rc == 0)
+        watch(p, data);
+    if (rc == 0 && journal)
+        watch(p, journal);
     rwm_runner_opened(r, rc, data, journal, p->error);
 }
 

@@ -21,6 +21,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/rng.h"
+#include "common/sim.h"
 
 enum { IO = 4096, FILE_BYTES = 4 * 1024 * 1024 };
 
@@ -526,6 +527,110 @@ static void odd_results(void **state)
     file_fini(&file);
 }
 
+/* A device without a kernel behind it, on a virtual clock: requests end when the test says so. */
+struct stuck {
+    struct sim_world *world;
+    struct env env;
+    struct device_file file;
+    struct request r[3];
+    unsigned told;
+};
+
+static void told_stuck(struct device *dev, void *arg)
+{
+    struct stuck *s = arg;
+    assert_int_equal(dev->link_state, DEVICE_LINK_STUCK);
+    s->told++;
+}
+
+static void stuck_setup(struct stuck *s, uint64_t timeout_ns)
+{
+    static const struct device_ops none;
+    memset(s, 0, sizeof *s);
+    s->env.name = "test";
+    assert_int_equal(sim_world_create(1, &s->world), 0);
+    assert_int_equal(loop_create_sim(s->world, "test", 0, &s->env.loop), 0);
+    struct file_params p = {.env = &s->env,
+                            .path = "stuck",
+                            .fd = open("/dev/null", O_RDONLY),
+                            .size = FILE_BYTES,
+                            .io_bytes = 512,
+                            .io_align = 1,
+                            .atom_bytes = 512,
+                            .depth = ARRAY_LEN(s->r),
+                            .timeout_ns = timeout_ns};
+    assert_int_equal(file_init(&s->file, &p, &none), 0);
+    s->file.dev.changed = told_stuck;
+    s->file.dev.changed_arg = s;
+    for (unsigned i = 0; i < ARRAY_LEN(s->r); i++)
+        request_init(&s->r[i], DEVICE_WRITE, i * IO, IO, 1);
+}
+
+static void stuck_teardown(struct stuck *s)
+{
+    file_unwatch(&s->file);
+    file_fini(&s->file);
+    loop_destroy(s->env.loop);
+    sim_world_destroy(s->world);
+    for (unsigned i = 0; i < ARRAY_LEN(s->r); i++)
+        free(s->r[i].buffer);
+}
+
+static struct file_op *stuck_start(struct stuck *s, unsigned i)
+{
+    assert_int_equal(file_enqueue(&s->file, &s->r[i].io), 0);
+    return file_op_start(&s->file);
+}
+
+static void told_of_a_request_that_does_not_end(void **state)
+{
+    (void)state;
+    struct stuck s;
+    stuck_setup(&s, 10 * NS_PER_S);
+    /* What ends in time, however late, is no reason, nor is rest. */
+    struct file_op *op = stuck_start(&s, 0);
+    sim_world_run_until(s.world, 9 * NS_PER_S);
+    file_op_finish(op, 0);
+    sim_world_run_until(s.world, 100 * NS_PER_S);
+    /* One that ends between the two looks. */
+    op = stuck_start(&s, 0);
+    sim_world_run_until(s.world, 110 * NS_PER_S + NS_PER_S / 2);
+    file_op_finish(op, 0);
+    sim_world_run_until(s.world, 200 * NS_PER_S);
+    assert_int_equal(s.told, 0);
+    assert_int_equal(s.file.dev.link_state, DEVICE_LINK_UP);
+    /* One does not end, though others do. */
+    op = stuck_start(&s, 0);
+    for (unsigned second = 0; second < 9; second++) {
+        sim_world_run_until(s.world, (200 + second) * NS_PER_S);
+        file_op_finish(stuck_start(&s, 1), 0);
+    }
+    assert_int_equal(s.told, 0);
+    sim_world_run_until(s.world, 212 * NS_PER_S);
+    assert_int_equal(s.told, 1);
+    /* Once; and the request may end after all. */
+    struct file_op *next = stuck_start(&s, 2);
+    sim_world_run_until(s.world, 300 * NS_PER_S);
+    assert_int_equal(s.told, 1);
+    file_op_finish(op, 0);
+    file_op_finish(next, 0);
+    assert_int_equal(s.r[0].calls, 3);
+    stuck_teardown(&s);
+}
+
+static void nobody_is_told_without_a_timeout(void **state)
+{
+    (void)state;
+    struct stuck s;
+    stuck_setup(&s, 0);
+    struct file_op *op = stuck_start(&s, 0);
+    sim_world_run_until(s.world, 1000000 * NS_PER_S);
+    assert_int_equal(s.told, 0);
+    assert_int_equal(s.file.dev.link_state, DEVICE_LINK_UP);
+    file_op_finish(op, 0);
+    stuck_teardown(&s);
+}
+
 /* What a container's seccomp profile does. */
 static int forbid_uring(void)
 {
@@ -590,6 +695,8 @@ int main(void)
         EACH_WAY(open_errors),
         {"threads_where_uring_is_forbidden", threads_where_uring_is_forbidden, NULL, NULL, &uring},
         {"odd_results", odd_results, NULL, NULL, &uring},
+        cmocka_unit_test(told_of_a_request_that_does_not_end),
+        cmocka_unit_test(nobody_is_told_without_a_timeout),
     };
     return cmocka_run_group_tests(tests, setup_all, teardown_all);
 }
