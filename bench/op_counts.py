@@ -31,7 +31,8 @@ COUNTERS = (
     ("bytes_copied", "bytes copied by the fabric"),
     ("registrations", "memory registrations"),
     ("binds", "memory windows bound"),
-    ("invalidations", "memory windows invalidated"),
+    ("invalidations", "memory windows invalidated by a request"),
+    ("ended_by_peer", "memory windows invalidated by the reply"),
     ("credit_waits", "waits for credits"),
 )
 

@@ -165,6 +165,7 @@ struct fabric_remote {
     uint64_t addr;
     uint32_t len; /* 0 = none */
     uint32_t key;
+    uint32_t flags; /* the provider's; 0 for memory learnt from a table descriptor */
 };
 
 /* ---- operations ---- */
@@ -187,6 +188,13 @@ struct fabric_op {
         *sge; /* SEND: exposed source; others: local memory. The array stays valid until done. */
     const struct fabric_sge *sink; /* SEND: exposed sink */
     struct fabric_remote remote;   /* FETCH, PUSH, READ, WRITE */
+    /*
+     * SEND: what the peer exposed and this message ends, len 0 = nothing. The peer's device takes its key
+     * back as the message arrives, where it can (verbs: SEND with invalidate), which saves the peer a work
+     * request, a completion and perhaps a wake-up when it retires. Nothing may be FETCHed from it or PUSHed
+     * to it behind this message, nor may it be ended again: either kills the connection.
+     */
+    struct fabric_remote ends;
     /*
      * rc 0: header/sge may be reused (SEND without exposure: handed over, not delivered). A SEND that exposes
      * memory is done only after fabric_retire, or with -ENOTCONN after down. May be NULL for a SEND without

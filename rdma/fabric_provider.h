@@ -37,13 +37,15 @@ _Static_assert(sizeof(struct fabric_auth) == 40, "fabric_auth is 40 bytes on the
 
 /* op->state */
 enum {
-    OP_SENT = 1,      /* the provider needs neither header nor streamed source any more */
-    OP_EXPOSED = 2,   /* a SEND that is done only after fabric_retire */
-    OP_RETIRED = 4,   /* fabric_retire was called */
-    OP_BUSY = 8,      /* bytes are being moved into or out of the exposed memory right now */
-    OP_DONE = 16,     /* in fabric->done: progress holds -rc */
-    OP_HELD = 32,     /* held up by the fault layer */
-    OP_WINDOWED = 64, /* counts in conn->reads_out */
+    OP_SENT = 1,           /* the provider needs neither header nor streamed source any more */
+    OP_EXPOSED = 2,        /* a SEND that is done only after fabric_retire */
+    OP_RETIRED = 4,        /* fabric_retire was called */
+    OP_BUSY = 8,           /* bytes are being moved into or out of the exposed memory right now */
+    OP_DONE = 16,          /* in fabric->done: progress holds -rc */
+    OP_HELD = 32,          /* held up by the fault layer */
+    OP_WINDOWED = 64,      /* counts in conn->reads_out */
+    OP_SOURCE_ENDED = 128, /* sim: a message of the peer ended it */
+    OP_SINK_ENDED = 256,
 };
 /*
  * Totals are computed once, in fields that the kind does not use otherwise: of a SEND the source's length is

@@ -106,6 +106,8 @@ static void post_message(struct sim_conn *sc, struct fabric_op *op)
     p->op_id = op->id;
     p->source_len = op_source_len(op);
     p->sink_len = op_sink_len(op);
+    p->ends = op->ends.addr;
+    p->ends_what = op->ends.len ? op->ends.flags : 0;
     p->credits = sc->core.rx_owed;
     sc->core.rx_owed = 0;
     sim_packet_send(p);
@@ -238,9 +240,11 @@ static void inbox_message(struct fabric_conn *conn, const struct sim_packet *p)
     if (conn->state != CONN_UP)
         return;
     if (p->source_len)
-        msg.source = (struct fabric_remote){.addr = p->op_id, .len = p->source_len, .key = 1};
+        msg.source = (struct fabric_remote){
+            .addr = p->op_id, .len = p->source_len, .key = 1, .flags = OP_SOURCE_ENDED};
     if (p->sink_len)
-        msg.sink = (struct fabric_remote){.addr = p->op_id, .len = p->sink_len, .key = 1};
+        msg.sink =
+            (struct fabric_remote){.addr = p->op_id, .len = p->sink_len, .key = 1, .flags = OP_SINK_ENDED};
     if (p->credits)
         fabric_core_credits(conn, p->credits);
     if (conn->state == CONN_UP)

@@ -39,6 +39,8 @@ struct sim_packet {
     uint64_t land_ns;
     uint32_t key, offset, remote_offset, len, credits;
     uint32_t source_len, sink_len;
+    uint64_t ends;      /* MESSAGE: the peer's op of which it ends something */
+    uint32_t ends_what; /* OP_SOURCE_ENDED, OP_SINK_ENDED, or 0 */
     uint32_t data_len;
     uint8_t data[];
 };

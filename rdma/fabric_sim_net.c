@@ -340,11 +340,12 @@ static void sge_copy(const struct fabric_sge *sge, unsigned count, uint32_t offs
     }
 }
 
-/* The exposing op that end e knows under id; NULL when it exposes nothing (any more). */
-static struct fabric_op *exposed(const struct sim_end *e, uint64_t id)
+/* The exposing op that end e knows under id; NULL when what is asked for, OP_SOURCE_ENDED or OP_SINK_ENDED,
+ * is not exposed (any more). */
+static struct fabric_op *exposed(const struct sim_end *e, uint64_t id, uint32_t what)
 {
     struct fabric_op *op = e->conn ? slots_find(&e->conn->slots, id) : NULL;
-    if (!op || op->kind != FABRIC_OP_SEND || (op->state & (OP_EXPOSED | OP_RETIRED)) != OP_EXPOSED)
+    if (!op || op->kind != FABRIC_OP_SEND || (op->state & (OP_EXPOSED | OP_RETIRED | what)) != OP_EXPOSED)
         return NULL;
     return op;
 }
@@ -360,7 +361,7 @@ static bool remote_copy(struct sim_packet *p, const struct sim_end *e)
     bool in = p->kind == FABRIC_OP_PUSH || p->kind == FABRIC_OP_WRITE;
     uint32_t offset = p->remote_offset + p->offset;
     if (p->kind == FABRIC_OP_PUSH || p->kind == FABRIC_OP_FETCH) {
-        struct fabric_op *op = exposed(e, p->addr);
+        struct fabric_op *op = exposed(e, p->addr, in ? OP_SINK_ENDED : OP_SOURCE_ENDED);
         if (!op || !within(offset, p->len, in ? op_sink_len(op) : op_source_len(op)))
             return false;
         if (in)
@@ -467,6 +468,17 @@ static void ack_message(struct sim_packet *p)
     sim_packet_send(ack);
 }
 
+/* A message that ends what is exposed at its end e; false: access denied. */
+static bool land_ends(struct sim_packet *p, const struct sim_end *e)
+{
+    struct fabric_op *op = p->ends_what ? exposed(e, p->ends, p->ends_what) : NULL;
+    if (op)
+        op->state |= p->ends_what;
+    else if (p->ends_what)
+        access_error(p->slink, p->from);
+    return op != NULL || !p->ends_what;
+}
+
 static void land_connect(struct sim_packet *p)
 {
     struct sim_link *l = p->slink;
@@ -505,6 +517,8 @@ static void packet_land(struct sim_packet *p)
         sim_inbox_put(sim_fabric_of(e->conn->core.fabric), p);
         return;
     case PACKET_MESSAGE:
+        if (!land_ends(p, e))
+            break;
         ack_message(p);
         sim_inbox_put(sim_fabric_of(e->conn->core.fabric), p);
         return;

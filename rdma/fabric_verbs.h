@@ -39,6 +39,9 @@
 #define VERBS_RD_ATOMIC   16u  /* outstanding RDMA READs asked for */
 #define VERBS_IMPORTS     256u /* exposures of more than one segment that a peer may have at a time */
 #define VERBS_QPN_BUCKETS 1024u
+#define VERBS_KEY_BUCKETS 1024u
+/* Of fabric_remote: a window of the peer's that a message may invalidate. */
+#define VERBS_REMOTE_ENDS 1u
 #define VERBS_ARENA_BYTES                                                                                    \
     (2u << 20) /* message buffers are registered so many bytes at a time: one huge page */
 #define VERBS_ACK_TIMEOUT                                                                                    \
@@ -82,8 +85,11 @@ struct verbs_dev {
     struct list cqs; /* of send queues */
     struct verbs_srq srq[VERBS_DOMAINS];
     struct list bufs_free[VERBS_DOMAINS], windows_free[VERBS_DOMAINS];
+    struct list bound[VERBS_KEY_BUCKETS]; /* windows, by key */
     uint32_t sge_max, read_sge_max, inline_max, rd_max, cqe, srq_max;
     bool windows; /* type 2: bound to one queue pair */
+    bool soft;    /* Soft-RoCE */
+    bool ends;    /* sends that invalidate the peer's window, and windows that a peer's send invalidates */
     bool iwarp;   /* the sink of a READ needs remote write access */
     bool dead;
     struct list by_qpn[VERBS_QPN_BUCKETS];
@@ -112,6 +118,8 @@ struct verbs_mem {
 };
 struct verbs_window {
     struct list link;
+    struct list by_key;    /* while bound: in dev */
+    struct verbs_conn *vc; /* while bound: whose queue pair */
     struct ibv_mw *mw;
     uint32_t rkey; /* the latest */
     bool bound;    /* or about to be */
@@ -328,6 +336,12 @@ int verbs_pin_local(struct verbs_conn *vc, struct fabric_op *op);
 /* -EAGAIN: it has to wait for another op's end. */
 int verbs_pin_exposed(struct verbs_conn *vc, struct fabric_op *op);
 void verbs_unpin(struct verbs_conn *vc, struct fabric_op *op);
+/* The window gets its next key, for the peer of vc; a bind is posted next. */
+void verbs_window_bind(struct verbs_conn *vc, struct verbs_window *w);
+/* It was invalidated: it can be bound again. */
+void verbs_window_ended(struct verbs_window *w);
+/* A message of vc's peer invalidated the window of that key. False: vc showed none of that key. */
+bool verbs_ended_by_peer(struct verbs_conn *vc, uint32_t rkey);
 /* The queue pair is in error state: takes the windows of all its ops away from the peer. */
 void verbs_windows_revoke(struct verbs_conn *vc);
 /* The connection has memory of mem exposed. */

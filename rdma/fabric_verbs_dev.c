@@ -312,7 +312,9 @@ static int dev_query(struct verbs_dev *dev)
     dev->inline_max = VERBS_INLINE;
     dev->windows = attr.max_mw > 0 && (attr.device_cap_flags &
                                        (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)) != 0;
-    if (dev->windows && attr.vendor_id == SOFT_ROCE_VENDOR)
+    dev->soft = attr.vendor_id == SOFT_ROCE_VENDOR;
+    dev->ends = dev->windows && (attr.device_cap_flags & IBV_DEVICE_MEM_MGT_EXTENSIONS) != 0;
+    if (dev->windows && dev->soft)
         log_info(
             dev->vf->core.env,
             "Soft-RoCE does not check the bounds of memory windows: for tests, not for peers that one mistrusts",
@@ -385,6 +387,8 @@ int verbs_dev_get(struct verbs_fabric *vf, struct ibv_context *ctx, struct verbs
     }
     for (unsigned i = 0; i < VERBS_QPN_BUCKETS; i++)
         list_init(&dev->by_qpn[i]);
+    for (unsigned i = 0; i < VERBS_KEY_BUCKETS; i++)
+        list_init(&dev->bound[i]);
     list_push_back(&vf->devs, &dev->link);
     int rc = dev_set_up(dev);
     if (rc) {

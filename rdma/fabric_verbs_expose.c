@@ -2,9 +2,10 @@
  * fabric_verbs_expose.c: what single ops need of memory: local keys, and keys for the peer.
  *
  * Pieces in registered memory cost no registration. An exposed one gets a memory window of type 2: bound to
- * this queue pair, with exact bounds, by a work request before the message, and invalidated by one after the
- * op was retired. Memory of nobody's arena, or a device without windows: a registration for the op. Either
- * way a peer that uses a key too late, or beyond its bounds, kills its connection and nothing else.
+ * this queue pair, with exact bounds, by a work request before the message, and invalidated by the peer's
+ * reply (SEND with invalidate), or else by a work request after the op was retired. Memory of nobody's arena,
+ * or a device without windows: a registration for the op. Either way a peer that uses a key too late, or
+ * beyond its bounds, kills its connection and nothing else.
  */
 #include "rdma/fabric_verbs.h"
 
@@ -28,6 +29,7 @@ static struct verbs_window *window_take(struct verbs_dev *dev, unsigned domain)
         return NULL;
     }
     w->rkey = w->mw->rkey;
+    list_init(&w->by_key);
     dev->vf->core.counters.windows++;
     dev->vf->core.counters.windows_out++;
     return w;
@@ -35,6 +37,7 @@ static struct verbs_window *window_take(struct verbs_dev *dev, unsigned domain)
 
 static void window_free(struct verbs_dev *dev, struct verbs_window *w)
 {
+    list_remove(&w->by_key);
     (void)ibv_dealloc_mw(w->mw);
     dev->vf->core.counters.windows--;
     free(w);
@@ -59,6 +62,42 @@ void verbs_windows_free(struct verbs_dev *dev)
     for (unsigned i = 0; i < VERBS_DOMAINS; i++)
         for (struct list *n; (n = list_pop_front(&dev->windows_free[i]));)
             window_free(dev, list_entry(n, struct verbs_window, link));
+}
+
+/* The lower 8 bits of a key are those that each bind changes (ibv_inc_rkey(3)). */
+static struct list *bucket_of(struct verbs_dev *dev, uint32_t rkey)
+{
+    return &dev->bound[(rkey >> 8) % VERBS_KEY_BUCKETS];
+}
+
+void verbs_window_bind(struct verbs_conn *vc, struct verbs_window *w)
+{
+    w->rkey = ibv_inc_rkey(w->rkey);
+    w->bound = true;
+    w->vc = vc;
+    list_push_back(bucket_of(vc->dev, w->rkey), &w->by_key);
+}
+
+void verbs_window_ended(struct verbs_window *w)
+{
+    w->bound = false;
+    w->vc = NULL;
+    w->mw->rkey = w->rkey; /* the next bind tells the device the key that the window has now */
+    list_remove(&w->by_key);
+}
+
+bool verbs_ended_by_peer(struct verbs_conn *vc, uint32_t rkey)
+{
+    list_for_each(n, bucket_of(vc->dev, rkey))
+    {
+        struct verbs_window *w = list_entry(n, struct verbs_window, by_key);
+        if (w->rkey != rkey || w->vc != vc)
+            continue;
+        verbs_window_ended(w);
+        vc->dev->vf->core.counters.ended_by_peer++;
+        return true;
+    }
+    return false;
 }
 
 /* A bound window cannot be invalidated any more: it goes. */

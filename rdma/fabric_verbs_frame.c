@@ -57,6 +57,10 @@ bool verbs_frame_decode(const uint8_t *data, uint32_t bytes, bool up, struct ver
         return false;
     if ((f->source_count > 1 || f->sink_count > 1) && f->slot >= VERBS_SLOTS)
         return false;
+    if (f->flags & ~(VERBS_FRAME_ENDS_SOURCE | VERBS_FRAME_ENDS_SINK) ||
+        ((f->flags & VERBS_FRAME_ENDS_SOURCE) && f->source_count != 1) ||
+        ((f->flags & VERBS_FRAME_ENDS_SINK) && f->sink_count != 1))
+        return false;
     if (sizeof(*f) + (uint64_t)count * sizeof(struct verbs_seg) + f->len != bytes)
         return false;
     memcpy(out->seg, data + sizeof(*f), count * sizeof(struct verbs_seg));

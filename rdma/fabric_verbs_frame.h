@@ -20,11 +20,14 @@ enum verbs_frame_type {
 };
 struct verbs_frame {
     uint32_t magic;
-    uint8_t type, source_count, sink_count, reserved;
+    uint8_t type, source_count, sink_count;
+    uint8_t flags;    /* VERBS_FRAME_ENDS_* */
     uint16_t credits; /* given to the receiver of this */
     uint16_t slot;    /* names the segments when there is more than one of a kind */
     uint32_t len;     /* of the body; segments come before it */
 };
+/* The one segment of that kind may be invalidated by the receiver of this, with a message. */
+enum { VERBS_FRAME_ENDS_SOURCE = 1, VERBS_FRAME_ENDS_SINK = 2 };
 _Static_assert(sizeof(struct verbs_frame) == 16, "verbs_frame is 16 bytes on the wire");
 struct verbs_seg {
     uint64_t addr;

@@ -93,12 +93,13 @@ static struct verbs_import *import_of(struct verbs_conn *vc, uint16_t slot)
 
 /* What the message exposes, as the core's remote. */
 static struct fabric_remote remote_of(const struct verbs_seg *s, unsigned count, uint32_t total,
-                                      uint16_t slot)
+                                      uint16_t slot, bool ends)
 {
     if (count == 0)
         return (struct fabric_remote){0};
     if (count == 1)
-        return (struct fabric_remote){.addr = s->addr, .len = total, .key = s->key};
+        return (struct fabric_remote){
+            .addr = s->addr, .len = total, .key = s->key, .flags = ends ? VERBS_REMOTE_ENDS : 0};
     return (struct fabric_remote){.addr = slot, .len = total, .key = 0};
 }
 
@@ -120,8 +121,9 @@ static bool rx_message(struct verbs_conn *vc, const struct verbs_decoded *d)
         memcpy(m->sink, sink, f->sink_count * sizeof(d->seg[0]));
     }
     struct fabric_msg msg = {.data = d->body, .len = f->len};
-    msg.source = remote_of(d->seg, f->source_count, d->source_len, f->slot);
-    msg.sink = remote_of(sink, f->sink_count, d->sink_len, f->slot);
+    msg.source =
+        remote_of(d->seg, f->source_count, d->source_len, f->slot, f->flags & VERBS_FRAME_ENDS_SOURCE);
+    msg.sink = remote_of(sink, f->sink_count, d->sink_len, f->slot, f->flags & VERBS_FRAME_ENDS_SINK);
     fabric_core_message(&vc->core, &msg);
     return true;
 }
@@ -212,6 +214,13 @@ static void completed_badly(struct verbs_conn *vc, const struct ibv_wc *wc)
     fabric_core_fail(&vc->core, reason_of(vc, wc));
 }
 
+/* Whether the message invalidated a window here. Soft-RoCE passes the kernel's number of that flag, which is
+ * another one's in user space. */
+static bool has_ended(const struct verbs_dev *dev, const struct ibv_wc *wc)
+{
+    return wc->wc_flags & (IBV_WC_WITH_INV | (dev->soft ? IBV_WC_IP_CSUM_OK : 0));
+}
+
 static void received(struct verbs_dev *dev, const struct ibv_wc *wc, uint32_t index)
 {
     struct verbs_fabric *vf = dev->vf;
@@ -224,12 +233,16 @@ static void received(struct verbs_dev *dev, const struct ibv_wc *wc, uint32_t in
         /* of a connection that is gone or going */
     } else if (wc->status == IBV_WC_WR_FLUSH_ERR) {
         completed_badly(vc, wc);
-    } else if (wc->status !=
-               IBV_WC_SUCCESS) { /* longer than any frame may be; devices call it by several names */
-        fabric_core_fail(&vc->core, FABRIC_DOWN_PROTOCOL);
+    } else if (wc->status != IBV_WC_SUCCESS) { /* longer than any frame may be, or it ends what is not there
+                                                  to be ended; devices call it by several names */
+        fabric_core_fail(&vc->core,
+                         wc->status == IBV_WC_REM_INV_REQ_ERR ? FABRIC_DOWN_ACCESS : FABRIC_DOWN_PROTOCOL);
     } else {
         vc->last_rx_ns = vc->heard_ns = loop_now_ns(vf->core.env->loop);
-        if (wc->opcode != IBV_WC_RECV || !rx_frame(vc, buf->data, wc->byte_len))
+        /* First: who handles the message retires what it was exposed for. */
+        if (wc->opcode != IBV_WC_RECV ||
+            (has_ended(dev, wc) && !verbs_ended_by_peer(vc, wc->invalidated_rkey)) ||
+            !rx_frame(vc, buf->data, wc->byte_len))
             fabric_core_refuse(&vc->core, FABRIC_DOWN_PROTOCOL);
     }
     list_push_back(&s->repost, &buf->link);

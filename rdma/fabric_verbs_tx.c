@@ -57,6 +57,12 @@ static struct ibv_send_wr *chain_add(struct verbs_conn *vc, struct verbs_sqe **e
     return wr;
 }
 
+static struct ibv_send_wr *chain_last(struct verbs_conn *vc)
+{
+    struct verbs_chain *c = &verbs_fabric_of(vc)->chain;
+    return &c->wr[c->count - 1];
+}
+
 static bool chain_post(struct verbs_conn *vc)
 {
     struct verbs_fabric *vf = verbs_fabric_of(vc);
@@ -223,8 +229,7 @@ static bool build_binds(struct verbs_conn *vc, struct verbs_pins *p)
             return false;
         struct ibv_send_wr *wr = chain_add(vc, &e);
         bool source = p->bound < p->source_count;
-        h->window->rkey = ibv_inc_rkey(h->window->rkey);
-        h->window->bound = true;
+        verbs_window_bind(vc, h->window);
         wr->opcode = IBV_WR_BIND_MW;
         wr->sg_list = NULL;
         wr->bind_mw.mw = h->window->mw;
@@ -238,29 +243,56 @@ static bool build_binds(struct verbs_conn *vc, struct verbs_pins *p)
     return chain_room(vc, VERBS_SQ_CONTROL);
 }
 
-/* Takes the windows of a retired SEND from the peer; it ends when that is done. False: no room for all now.
- */
+/* A retired SEND whose memory the peer cannot reach any more. */
+static void op_end(struct verbs_conn *vc, struct fabric_op *op)
+{
+    verbs_unpin(vc, op);
+    fabric_core_op_done(op, 0);
+    if (!list_empty(&vc->tx)) /* it may have waited for this one's number */
+        verbs_dirty(vc);
+}
+
+/* Takes the windows of a retired SEND from the peer, but for those that the peer's reply took; it ends when
+ * that is done. False: no room for all now. */
 static bool build_invalidate(struct verbs_conn *vc, struct fabric_op *op)
 {
     struct verbs_pins *p = verbs_pins_of(op);
     struct verbs_sqe *e = NULL;
     for (; p->invalidated < p->seg_count; p->invalidated++) {
-        if (!p->hold[p->invalidated].window)
+        const struct verbs_window *w = p->hold[p->invalidated].window;
+        if (!w || !w->bound)
             continue;
         if (!chain_room(vc, VERBS_SQ_CONTROL))
             return false;
         struct ibv_send_wr *wr = chain_add(vc, &e);
         wr->opcode = IBV_WR_LOCAL_INV;
         wr->sg_list = NULL;
-        wr->invalidate_rkey = p->hold[p->invalidated].window->rkey;
+        wr->invalidate_rkey = w->rkey;
         verbs_fabric_of(vc)->core.counters.invalidations++;
     }
-    MUST(e != NULL); /* settling looked for a window; the last one's request is the last added */
+    if (e == NULL) { /* the last ones went meanwhile, or before the queue was full */
+        op_end(vc, op);
+        return true;
+    }
     e->op = op;
     verbs_fabric_of(vc)->chain.signal = true;
     list_remove(&op->link);
     list_push_back(&vc->core.active, &op->link);
     return true;
+}
+
+/* Which of its segments the peer may invalidate: it can name one in a message, and only a window. */
+static uint8_t ends_flags(const struct verbs_conn *vc, const struct verbs_pins *p)
+{
+    const unsigned sinks = p->seg_count - p->source_count;
+    uint8_t flags = 0;
+    if (!vc->dev->ends)
+        return 0;
+    if (p->source_count == 1 && p->hold[0].window)
+        flags |= VERBS_FRAME_ENDS_SOURCE;
+    if (sinks == 1 && p->hold[p->source_count].window)
+        flags |= VERBS_FRAME_ENDS_SINK;
+    return flags;
 }
 
 /* 1: added; 0: it has to wait; -errno. */
@@ -286,7 +318,13 @@ static int build_send(struct verbs_conn *vc, struct fabric_op *op)
         f.source_count = p->source_count;
         f.sink_count = (uint8_t)(p->seg_count - p->source_count);
         f.slot = p->slot;
+        f.flags = ends_flags(vc, p);
         memcpy(at + sizeof(f), p->seg, seg_bytes);
+    }
+    if (op->ends.len && (op->ends.flags & VERBS_REMOTE_ENDS) && vc->dev->ends) {
+        struct ibv_send_wr *wr = chain_last(vc);
+        wr->opcode = IBV_WR_SEND_WITH_INV;
+        wr->invalidate_rkey = op->ends.key;
     }
     memcpy(at, &f, sizeof(f));
     memcpy(at + sizeof(f) + seg_bytes, op->header, op->header_len);
@@ -444,13 +482,9 @@ void verbs_flush(struct verbs_conn *vc)
 static void op_ends(const struct fabric_op *op)
 {
     const struct verbs_pins *p = verbs_pins_of(op);
-    for (unsigned i = 0; p && i < p->seg_count; i++) {
-        struct verbs_window *w = p->hold[i].window;
-        if (!w)
-            continue;
-        w->bound = false;
-        w->mw->rkey = w->rkey; /* the next bind tells the device the key that the window has now */
-    }
+    for (unsigned i = 0; p && i < p->seg_count; i++)
+        if (p->hold[i].window && p->hold[i].window->bound)
+            verbs_window_ended(p->hold[i].window);
 }
 
 bool verbs_sent(struct verbs_conn *vc, uint32_t index)
@@ -500,15 +534,12 @@ void verbs_settle(struct verbs_conn *vc, struct fabric_op *op)
         return;
     const struct verbs_pins *p = verbs_pins_of(op);
     for (unsigned i = 0; p && i < p->seg_count; i++) {
-        if (!p->hold[i].window)
+        if (!p->hold[i].window || !p->hold[i].window->bound)
             continue;
         list_remove(&op->link);
         list_push_back(&vc->inv, &op->link);
         verbs_dirty(vc);
         return;
     }
-    verbs_unpin(vc, op);
-    fabric_core_op_done(op, 0);
-    if (!list_empty(&vc->tx)) /* it may have waited for this one's number */
-        verbs_dirty(vc);
+    op_end(vc, op);
 }

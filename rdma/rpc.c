@@ -56,13 +56,14 @@ static void msg_done(struct fabric_op *op, int rc)
     rpc_peer_release(peer);
 }
 
-int rpc_msg_send(struct rpc_msg *msg, uint32_t len)
+int rpc_msg_send(struct rpc_msg *msg, uint32_t len, const struct fabric_remote *ends)
 {
     struct rpc_peer *peer = msg->peer;
     msg->op.kind = FABRIC_OP_SEND;
     msg->op.header = msg->bytes;
     msg->op.header_len = len;
     msg->op.done = msg_done;
+    msg->op.ends = ends ? *ends : (struct fabric_remote){0};
     if (!msg->call) {
         msg->op.sge_count = msg->op.sink_count = 0;
         msg->op.sge = msg->op.sink = NULL;
@@ -351,7 +352,7 @@ int rpc_notify(struct rpc_peer *peer, uint16_t method, const void *body, uint32_
     memcpy(msg->bytes, &h, sizeof(h));
     if (body_len)
         memcpy(msg->bytes + sizeof(h), body, body_len);
-    return rpc_msg_send(msg, (uint32_t)sizeof(h) + body_len);
+    return rpc_msg_send(msg, (uint32_t)sizeof(h) + body_len, NULL);
 }
 
 /* ---- listening ---- */

@@ -80,7 +80,7 @@ static int call_send(struct rpc_peer *peer, struct rpc_call *call)
     list_push_back(&peer->calls, &call->link);
     if (!call_exposes(call))
         call->msg = NULL; /* goes its own way */
-    rc = rpc_msg_send(msg, (uint32_t)sizeof(*h) + h->body_len);
+    rc = rpc_msg_send(msg, (uint32_t)sizeof(*h) + h->body_len, NULL);
     if (rc) {
         slots_put(&peer->slots, call->xid);
         call->xid = 0;

@@ -96,8 +96,9 @@ int rpc_header_decode(const void *data, uint32_t len, struct rpc_header *out);
 /* A buffer for len bytes, in peer->msgs; NULL: no memory. */
 struct rpc_msg *rpc_msg_get(struct rpc_peer *peer, uint32_t len);
 void rpc_msg_put(struct rpc_msg *msg);
-/* Posts it; the buffer comes back by itself. On error it has come back already. */
-int rpc_msg_send(struct rpc_msg *msg, uint32_t len);
+/* Posts it; the buffer comes back by itself. On error it has come back already. ends: what the peer exposed
+ * and this message ends; may be NULL. */
+int rpc_msg_send(struct rpc_msg *msg, uint32_t len, const struct fabric_remote *ends);
 void rpc_peer_hold(struct rpc_peer *peer);
 /* Frees the peer if it is time. */
 void rpc_peer_release(struct rpc_peer *peer);

@@ -391,6 +391,14 @@ static int push_start(struct rpc_request *req, const struct fabric_sge *sge, uns
     return rc;
 }
 
+/* What the reply takes back from us: one of the two, and no source that is still being fetched. */
+static const struct fabric_remote *reply_ends(const struct rpc_request *req)
+{
+    if (req->sink.len)
+        return &req->sink;
+    return req->source.len && !req->fetch_busy ? &req->source : NULL;
+}
+
 static int reply_send(struct rpc_request *req, const struct rpc_header *h, const void *body)
 {
     struct rpc_msg *msg = rpc_msg_get(req->peer, (uint32_t)sizeof(*h) + h->body_len);
@@ -399,7 +407,7 @@ static int reply_send(struct rpc_request *req, const struct rpc_header *h, const
     memcpy(msg->bytes, h, sizeof(*h));
     if (h->body_len)
         memcpy(msg->bytes + sizeof(*h), body, h->body_len);
-    return rpc_msg_send(msg, (uint32_t)sizeof(*h) + h->body_len);
+    return rpc_msg_send(msg, (uint32_t)sizeof(*h) + h->body_len, reply_ends(req));
 }
 
 /* The request counts no more: the next one may begin. */

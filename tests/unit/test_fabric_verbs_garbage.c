@@ -164,6 +164,17 @@ static struct raw raws[] = {
     {{.magic = VERBS_FRAME_MAGIC, .type = VERBS_FRAME_MESSAGE, .sink_count = 1, .len = 8},
      {{.addr = UINT64_MAX - 3, .len = 8, .key = 1}},
      40},
+    {{.magic = VERBS_FRAME_MAGIC, .type = VERBS_FRAME_MESSAGE, .sink_count = 1, .flags = 4, .len = 8},
+     {{.addr = 4096, .len = 8, .key = 1}},
+     40},
+    {{.magic = VERBS_FRAME_MAGIC,
+      .type = VERBS_FRAME_MESSAGE,
+      .sink_count = 1,
+      .flags = VERBS_FRAME_ENDS_SOURCE,
+      .len = 8},
+     {{.addr = 4096, .len = 8, .key = 1}},
+     40},
+    {{.magic = VERBS_FRAME_MAGIC, .type = VERBS_FRAME_BEAT, .flags = VERBS_FRAME_ENDS_SINK}, {{0}}, 16},
 };
 
 static void members_frames(void **state)
