@@ -10,7 +10,7 @@ cluster_define_all 256M
 cluster_define mdc $(tr '\n' ' ' <"$CLUSTER_DIR/mdc.args") --heartbeat 200ms
 mapfile -t plain <"$CLUSTER_DIR/osd2.args"
 preload=$(ldd "$CISTERN_BIN/cistern-osd" | awk '/libasan/ { print $3 }')
-cluster_define osd2 env LD_PRELOAD="${preload:+$preload:}$CISTERN_TESTS/stuck_disk.so" "${plain[@]}" --device-timeout 2s
+cluster_define osd2 env LD_PRELOAD="${preload:+$preload:}$CISTERN_TESTS/stuck_disk.so" "${plain[@]}" --device-timeout 5s
 cluster_start_all
 grep -q 'using threads' osd2.log || fail "osd2 does not run with the held calls: $(tail -n 3 osd2.log)"
 cistern pool create main --copies 2 --partitions 16
@@ -41,11 +41,11 @@ for round in 1 2; do
 done
 
 # A process that stood still itself does not take its disk for stuck.
-load 10 &
+load 14 &
 job=$!
 sleep 1
 cluster_signal osd2 STOP
-sleep 4
+sleep 8
 cluster_signal osd2 CONT
 wait "$job" || fail "the load saw an error: $(tail -n 20 fio.out)"
 cluster_running osd2 || fail "an OSD that was stopped for a while ended: $(tail -n 5 osd2.log)"
