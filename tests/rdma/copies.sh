@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
 # A pool with two copies over RDMA, in a guest with Soft-RoCE: see guest_copies.sh.
 . "$(dirname "$0")/lib.sh"
-guest_run 840 env "CISTERN_BIN=$CISTERN_BUILD/bin" CI=1 "$here/guest_copies.sh"
+guest_run 1440 env "CISTERN_BIN=$CISTERN_BUILD/bin" CI=1 "$here/guest_copies.sh"
